@@ -1,0 +1,299 @@
+"""Files to uint8 tensors: decoded once, resized once, kept in a memory-mapped cache; masks on the same grid.
+
+Shapes: a decoded picture is uint8 [H,W,3], a resized one uint8 [3,S,S], a cache uint8 [N,3,S,S], masks bool [N,S,S].
+Protocol: common.md section 2. EXIF rotation is not applied, as in the loaders of the published results.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from adlib.settings import UserError, cache_root
+
+RESIZE_MODES = ("squash", "short_crop")
+RESAMPLES = ("antialias", "plain")
+MASK_RULES = ("nearest", "half", "any", "exact_one")
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
+CHUNK = 64  # images between two writes: bounds the memory of the pool
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a picture becomes S x S: fields of the protocol, so two runs are comparable only if all agree."""
+
+    image_size: int  # S, pixels per side
+    resize_mode: str = "squash"  # squash to S x S, or short_crop: shorter side to `resize`, then centre crop S
+    resize: int | None = None  # pixels of the shorter side before the crop; None: S. Only for short_crop
+    resample: str = (
+        "antialias"  # bilinear with anti-aliasing (PIL), or plain: without (F.interpolate, cv2 INTER_LINEAR)
+    )
+
+    def __post_init__(self):
+        _one_of("resize_mode", self.resize_mode, RESIZE_MODES)
+        _one_of("resample", self.resample, RESAMPLES)
+        if self.image_size < 1:
+            raise UserError(f"image_size {self.image_size} is not a positive number of pixels; 256 is usual")
+        if self.resize is not None and self.resize_mode == "squash":
+            raise UserError(f"resize {self.resize} has no meaning for resize_mode 'squash'; leave it None")
+        if self.resize is not None and self.resize < self.image_size:
+            raise UserError(f"resize {self.resize} is below image_size {self.image_size}; the crop needs at least that")
+
+    def at(self, size: int) -> "Geometry":
+        """The same view of the picture on a grid of another side, e.g. `metric_size`."""
+        scaled = self.resize and max(size, round(self.resize * size / self.image_size))
+        return replace(self, image_size=size, resize=scaled)
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) after resizing and before the crop. The long side is cut to an integer, as in torchvision."""
+        if self.resize_mode == "squash":
+            return self.image_size, self.image_size
+        short = self.resize or self.image_size
+        if height <= width:
+            return short, max(short, int(short * width / height))
+        return max(short, int(short * height / width)), short
+
+
+def decode(path: str | Path) -> np.ndarray:
+    """RGB uint8 [H,W,3]: grey replicated, 16-bit scaled by 65535, alpha dropped, palette and CMYK converted.
+
+    UserError (one sentence naming the file) where it is missing, a dangling link, truncated or no picture.
+    """
+    with _opened(path) as image:
+        return np.array(_rgb(image, path))
+
+
+def resize(image: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """uint8 [H,W,3] -> uint8 [3,S,S], bilinear; `resample="antialias"` is PIL's own result."""
+    height, width = geometry.resized(*image.shape[:2])
+    if geometry.resample == "plain":
+        resized = _plain(image, height, width)
+    else:
+        resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return np.ascontiguousarray(_centre(resized, geometry.image_size).transpose(2, 0, 1))
+
+
+def crop_box(original_size: tuple[int, int], geometry: Geometry) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of what the network sees, in pixels of the original picture of (height, width)."""
+    height, width = geometry.resized(*original_size)
+    top, left = _offset(height, geometry.image_size), _offset(width, geometry.image_size)
+    y, x, side = original_size[0] / height, original_size[1] / width, geometry.image_size
+    return left * x, top * y, (left + side) * x, (top + side) * y
+
+
+def paste_back(map: np.ndarray, original_size: tuple[int, int], geometry: Geometry) -> np.ndarray:
+    """Map [h,w] on any grid -> float32 [H,W] over the picture of (height, width); NaN where it was cropped away."""
+    left, top, right, bottom = (round(edge) for edge in crop_box(original_size, geometry))
+    image = Image.fromarray(np.asarray(map, dtype=np.float32))
+    canvas = np.full(original_size, np.nan, dtype=np.float32)
+    canvas[top:bottom, left:right] = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    return canvas
+
+
+def to_float(images, device="cpu"):
+    """uint8 array or tensor of any shape -> float32 tensor in 0..1 on the device; moved as uint8."""
+    import torch
+
+    tensor = images if torch.is_tensor(images) else torch.from_numpy(np.array(images))
+    return tensor.to(device).float().div_(255)
+
+
+def cached(table: pd.DataFrame, geometry: Geometry) -> np.memmap:
+    """All rows of a sample table, decoded and resized: uint8 [N,3,S,S], row i = i-th row of the table.
+
+    Kept at `cache_root()/images/<key>.npy`, key = content fingerprint + rows + geometry, so a second call only opens
+    it. Call it with the whole table of `data.load` and select rows afterwards: each selection is a cache of its own.
+    The array is mapped copy-on-write: writing into it never reaches the file. UserError: unreadable image, full disk.
+    """
+    path = cache_root() / "images" / f"{_key(table, geometry)}.npy"
+    try:
+        return np.load(path, mmap_mode="c")
+    except (OSError, ValueError, EOFError):
+        _store(path, table.path, geometry)  # absent, or cut short by something outside this program
+    return np.load(path, mmap_mode="c")
+
+
+def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") -> tuple[np.ndarray, dict]:
+    """Masks bool [N,S,S] of a sample table (True anomalous) and what happened to them; normal images are all False.
+
+    rule: nearest, half, any, exact_one (common.md section 2); threshold: `table.attrs["mask_threshold"]`, default 0.
+    info: `regions_lost` (8-connected regions without a pixel left), `no_mask` (rows, 0..N-1, of anomalous images
+    without a mask or with an empty one: leave them out of pixel metrics), `emptied` (rows whose mask lost all its pixels: their pixels
+    count as normal). UserError: unreadable mask, or mask and image of different size.
+    """
+    geometry = Geometry(geometry) if isinstance(geometry, int) else geometry
+    _one_of("mask_rule", rule, MASK_RULES)
+    threshold = table.attrs.get("mask_threshold", 0)
+
+    def one(i: int) -> tuple[np.ndarray, int] | None:
+        full = _read_mask(table["mask"].iloc[i], table.path.iloc[i], threshold)
+        return _on_grid(full, geometry, rule) if full.any() else None
+
+    result = np.zeros((len(table), geometry.image_size, geometry.image_size), dtype=bool)
+    info = {"regions_lost": 0, "no_mask": [], "emptied": []}
+    rows = [i for i, label in enumerate(table.label) if label]
+    with ThreadPoolExecutor(_workers()) as pool:
+        for i, found in zip(rows, pool.map(lambda i: one(i) if table["mask"].iloc[i] else None, rows), strict=True):
+            if found is None:
+                info["no_mask"].append(i)
+                continue
+            result[i] = found[0]
+            info["regions_lost"] += found[1]
+            if not result[i].any():
+                info["emptied"].append(i)
+    return result, info
+
+
+def _one_of(name: str, value: str, valid: Iterable[str]) -> None:
+    if value not in valid:
+        raise UserError(f"{name} {value!r} is unknown; valid are {', '.join(valid)}")
+
+
+def _workers() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _opened(path: str | Path) -> Image.Image:
+    """The decoded picture in its own mode; every way to fail is one sentence."""
+    path = Path(path)
+    try:
+        image = Image.open(path)
+        image.load()
+        return image
+    except FileNotFoundError:
+        what = f"is a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "does not exist"
+        raise UserError(f"image {path} {what}; expected a picture file") from None
+    except UNREADABLE as error:
+        raise UserError(f"cannot read image {path} ({error}); expected a complete PNG, JPEG, BMP or TIFF") from error
+
+
+def _rgb(image: Image.Image, path: str | Path) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_from_16_bit(np.asarray(image), path))
+    if image.mode == "F":
+        raise UserError(f"image {path} holds floating-point numbers of unknown range; save it with 8 or 16 bits")
+    try:
+        return image.convert("RGB")
+    except ValueError as error:
+        raise UserError(f"cannot convert image {path} ({error}); save it as RGB or grey") from error
+
+
+def _from_16_bit(values: np.ndarray, path: str | Path) -> np.ndarray:
+    if values.min() < 0 or values.max() > 65535:
+        raise UserError(f"image {path} holds values outside 0..65535; save it with 8 or 16 bits")
+    return np.round(values / 257).astype(np.uint8)
+
+
+def _offset(length: int, side: int) -> int:
+    return round((length - side) / 2)
+
+
+def _centre(image: np.ndarray, side: int) -> np.ndarray:
+    top, left = _offset(image.shape[0], side), _offset(image.shape[1], side)
+    return image[top : top + side, left : left + side]
+
+
+def _plain(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    import torch
+    from torch.nn import functional
+
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    resized = functional.interpolate(tensor, (height, width), mode="bilinear", align_corners=False, antialias=False)
+    return resized[0].round().byte().permute(1, 2, 0).numpy()
+
+
+def _key(table: pd.DataFrame, geometry: Geometry) -> str:
+    """Row paths stand beside the fingerprint because a selection of rows keeps the whole table's attrs."""
+    root = table.attrs.get("root", "")
+    rows = [os.path.relpath(path, root) if root else path for path in table.path]
+    identity = [table.attrs.get("fingerprint") or _contents(table), rows, asdict(geometry)]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _contents(table: pd.DataFrame) -> list[str]:
+    from adlib.data.hashes import content_hashes
+
+    return content_hashes(Path(table.attrs.get("root", "")), [Path(path) for path in table.path])
+
+
+def _store(path: Path, files: pd.Series, geometry: Geometry) -> None:
+    """Write under a temporary name and rename when complete, so that a cache file is whole or absent."""
+    side, temporary = geometry.image_size, path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
+    needed = len(files) * 3 * side * side
+    pictures = _decoded(list(files), geometry)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), 3, side, side)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for picture in pictures:
+                file.write(picture.tobytes())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the image cache {path} ({needed / 1e6:.1f} MB needed): {error.strerror};"
+            " make room or set ADLIB_CACHE to another folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _decoded(files: list[str], geometry: Geometry) -> Iterator[np.ndarray]:
+    with ThreadPoolExecutor(_workers()) as pool, tqdm(total=len(files), desc="decode", disable=None) as bar:
+        for start in range(0, len(files), CHUNK):
+            for picture in pool.map(lambda file: resize(decode(file), geometry), files[start : start + CHUNK]):
+                bar.update()
+                yield picture
+
+
+def _read_mask(path: str, image_path: str, threshold: int) -> np.ndarray:
+    """bool [H,W] at full size: grey values above the threshold."""
+    with _opened(path) as mask:
+        values = np.asarray(mask if mask.mode.startswith("I") else mask.convert("L"))
+    try:
+        with Image.open(image_path) as image:
+            size = image.size
+    except UNREADABLE as error:
+        raise UserError(f"cannot read image {image_path} ({error}); expected a complete picture") from error
+    if size != values.shape[::-1]:
+        raise UserError(
+            f"mask {path} is {values.shape[1]}x{values.shape[0]} but its image {image_path} is {size[0]}x{size[1]}"
+            " (width x height); they must be equal"
+        )
+    return values > threshold
+
+
+def _on_grid(mask: np.ndarray, geometry: Geometry, rule: str) -> tuple[np.ndarray, int]:
+    """Mask on the grid, bool [S,S], and how many of its regions have no pixel there."""
+    from scipy import ndimage
+
+    regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    if rule == "nearest":
+        kept = _resampled(regions.astype(np.int32), geometry, Image.Resampling.NEAREST)
+        return kept > 0, count - len(np.unique(kept[kept > 0]))
+    grid = _bilinear(mask, geometry, rule)
+    if count == 1:
+        return grid, int(not grid.any())
+    return grid, sum(not _bilinear(regions == k, geometry, rule).any() for k in range(1, count + 1))
+
+
+def _bilinear(mask: np.ndarray, geometry: Geometry, rule: str) -> np.ndarray:
+    """The 8-bit mask resized by PIL, as the loaders do whose rules these are."""
+    grey = _resampled(mask.astype(np.uint8) * 255, geometry, Image.Resampling.BILINEAR)
+    return {"half": grey >= 127.5, "any": grey > 0, "exact_one": grey == 255}[rule]
+
+
+def _resampled(values: np.ndarray, geometry: Geometry, resampling: Image.Resampling) -> np.ndarray:
+    height, width = geometry.resized(*values.shape)
+    return _centre(np.asarray(Image.fromarray(values).resize((width, height), resampling)), geometry.image_size)
