@@ -128,14 +128,16 @@ def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") 
 
     rule: nearest, half, any, exact_one (common.md section 2); threshold: `table.attrs["mask_threshold"]`, default 0.
     info: `regions_lost` (8-connected regions without a pixel left), `no_mask` (rows, 0..N-1, of anomalous images
-    without a mask or with an empty one: leave them out of pixel metrics), `emptied` (rows whose mask lost all its pixels: their pixels
-    count as normal). UserError: unreadable mask, or mask and image of different size.
+    without a mask or with an empty one: leave them out of pixel metrics), `emptied` (rows whose mask lost all its
+    pixels on the way to the grid: they count as normal). UserError: unreadable mask, or mask and image differ in size.
     """
     geometry = Geometry(geometry) if isinstance(geometry, int) else geometry
     _one_of("mask_rule", rule, MASK_RULES)
     threshold = table.attrs.get("mask_threshold", 0)
 
     def one(i: int) -> tuple[np.ndarray, int] | None:
+        if pd.isna(table["mask"].iloc[i]):
+            return None
         full = _read_mask(table["mask"].iloc[i], table.path.iloc[i], threshold)
         return _on_grid(full, geometry, rule) if full.any() else None
 
@@ -143,7 +145,7 @@ def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") 
     info = {"regions_lost": 0, "no_mask": [], "emptied": []}
     rows = [i for i, label in enumerate(table.label) if label]
     with ThreadPoolExecutor(_workers()) as pool:
-        for i, found in zip(rows, pool.map(lambda i: one(i) if table["mask"].iloc[i] else None, rows), strict=True):
+        for i, found in zip(rows, pool.map(one, rows), strict=True):
             if found is None:
                 info["no_mask"].append(i)
                 continue

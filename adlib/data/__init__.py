@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from adlib.data import elpv, layouts
+from adlib.data import elpv, layouts, textures
 from adlib.data.table import DataSet, build
 from adlib.settings import UserError
 
-DATASETS: dict[str, DataSet] = {**layouts.DATASETS, **elpv.DATASETS}
+DATASETS: dict[str, DataSet] = {**layouts.DATASETS, **elpv.DATASETS, **textures.DATASETS}
 
 
 def datasets() -> list[str]:
@@ -39,7 +39,7 @@ def load(dataset: str, category: str | None = None, root: str | Path | None = No
     """
     source = _source(dataset)
     root = Path(root).expanduser().absolute() if root else source.root()
-    if not root.is_dir():
+    if source.advice and not root.is_dir():
         raise UserError(f"data set {dataset} not found at {root}; {source.advice}")
     category = _category(dataset, source.categories(root), category)
     _check_options(dataset, source, options)

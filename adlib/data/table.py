@@ -32,7 +32,7 @@ class DataSet:
     samples: Callable[..., tuple[list[Sample], list[str]]]
     categories: Callable[[Path], list[str]]  # valid names, given the root
     root: Callable[[], Path]  # where it lies when the caller says nothing
-    advice: str  # how to get it: ends the sentence "... not found at ...; "
+    advice: str  # how to get it: ends the sentence "... not found at ...; "; empty: made on first use
     mask_threshold: int = 0  # mask pixels above it are anomalous
 
 
