@@ -1,0 +1,280 @@
+"""Every table: the papers' own beside ours, and a summary of any runs, as DataFrame, Markdown, LaTeX and CSV.
+
+A table is a DataFrame of numbers in 0..1. A measured column `x` has `x sd`, `x low`, `x high` (95 %) and `x n` (seeds)
+beside it; `printed` turns numbers into percent and joins such columns. `attrs["notes"]` are sentences printed below,
+`attrs["decimals"]` the decimals of a percent. `runs` is described in adlib.published.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from adlib import published
+from adlib.settings import UserError
+
+DASH = "-"
+SHORT = {"image_auroc": "I", "pixel_auroc": "P", "pixel_ap": "AP", "aupro": "AUPRO", "image_ap": "I-AP"}
+LONG = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "image_ap": "image AP",
+    "pixel_ap": "pixel AP",
+    "aupro": "AUPRO",
+    "aupro@0.3": "AUPRO (FPR <= 0.3)",
+    "mean_grey_auroc": "AUROC of the mean grey (floor)",
+    "image_size": "side",
+}
+FLOOR = "mean_grey_auroc"  # AUROC of the image's mean grey value: what no detector should fall below
+
+
+def paper_table(runs, paper: str, table: str = "table1") -> pd.DataFrame:
+    """A table of the paper in its row and column order: every published number, then ours, in 0..1.
+
+    Rows are categories (with the paper's averages) or, in a table of averages only, systems. Published columns are named
+    "system metric"; ours "ours metric" with sd, low, high, n, rivals that were run "system (here) metric"; `categories`
+    says "3 of 15" beside an average. `runs` may be None, or {published system: its runs} for an ablation table.
+    """
+    cells = published.load(paper)
+    if table not in set(cells["table"]):
+        raise UserError(f"unknown table {table!r} of {paper}; valid: {', '.join(dict.fromkeys(cells['table']))}")
+    cells = cells[cells["table"] == table]
+    by_system = set(cells["category"]) <= {"average", "all"}
+    rows: dict[tuple, dict] = {}
+    for cell in cells.itertuples(index=False):
+        row = rows.setdefault((cell.dataset, cell.system if by_system else cell.category), {})
+        row.update(_published(cell, by_system))
+    for cell in cells.itertuples(index=False):
+        rows[cell.dataset, cell.system if by_system else cell.category].update(_ours(cells, cell, runs, by_system))
+    out = pd.DataFrame(
+        [{"dataset": d, ("system" if by_system else "category"): k, **row} for (d, k), row in rows.items()]
+    )
+    order = [c for c in out.columns if not c.startswith("ours ") and "(here)" not in c and c != "categories"]
+    out = out[order + [c for c in out.columns if c not in order]]
+    if out["dataset"].nunique() == 1:
+        out = out.drop(columns="dataset")
+    percent = cells[~cells["metric"].isin(published.PLAIN)]
+    out.attrs["decimals"] = max([1, *percent["column_decimals"]])
+    out.attrs["notes"] = _notes(runs, paper, table) + _partial(cells, runs)
+    return out
+
+
+def _published(cell, by_system: bool) -> dict:
+    scale = 1 if cell.metric in published.PLAIN else 100
+    return {cell.metric if by_system else f"{cell.system} {cell.metric}": cell.value / scale}
+
+
+def _runs_of(runs, paper: str, system: str):
+    """The runs behind one published system: a variant of an ablation has its own, all others share one object."""
+    if isinstance(runs, Mapping):
+        return runs.get(system)
+    is_other_variant = published.VARIANT.match(system) and system not in published.DEFAULTS.get(paper, ())
+    return None if is_other_variant else runs
+
+
+def _ours(cells: pd.DataFrame, cell, runs, by_system: bool) -> dict:
+    """Columns of our value for one published cell; of the paper's own system also where it was not run (NaN)."""
+    method = published.method_of(cell.paper, cell.system)
+    twice = cell.system in published.BESIDE.values()  # one method, two published columns: shown once
+    own = _runs_of(runs, cell.paper, cell.system)
+    value = (
+        None if method is None or twice else published.measured(own, method, cell.dataset, cell.category, cell.metric)
+    )
+    reproduced = by_system or cell.system == published.SYSTEM[cell.paper]
+    if value is None and not reproduced:
+        return {}
+    value = value or {}
+    name = f"ours {cell.metric}" if reproduced else f"{cell.system} (here) {cell.metric}"
+    out = {name: value.get("mean", np.nan), **{f"{name} {k}": value.get(k, np.nan) for k in ("sd", "low", "high")}}
+    out[f"{name} n"] = value.get("n_seeds", 0)
+    if reproduced and cell.category in published.AVERAGES:
+        out["categories"] = f"{value.get('n_categories', 0)} of {published.n_categories(cells, cell)}"
+    return out
+
+
+def _partial(cells: pd.DataFrame, runs) -> list[str]:
+    """What the paper's average is over the categories that we ran, where we did not run all of them."""
+    notes = []
+    own = cells[cells["system"].isin(published.SYSTEM.values()) & ~cells["category"].isin((*published.AVERAGES, "all"))]
+    for (paper, system, metric), group in own.groupby(["paper", "system", "metric"], sort=False):
+        used = _runs_of(runs, paper, system)
+        both = [(c, published.measured(used, paper, c.dataset, c.category, metric)) for c in group.itertuples()]
+        values = [c.value for c, ours in both if ours]
+        if 0 < len(values) < len(group):
+            over = f"{len(values)} of {len(group)} categories run here"
+            notes.append(f"The paper's mean {_header(metric)} over the {over}: {np.mean(values):.1f}.")
+    return notes
+
+
+def _notes(runs, paper: str, table: str) -> list[str]:
+    """Sentences below a table: what is reduced in our runs, and the errata of this table."""
+    notes = []
+    for own in runs.values() if isinstance(runs, Mapping) else [runs]:
+        texts = [t for r in published.records(own, paper) for t in published.reduced(r, isinstance(runs, Mapping))]
+        if texts:
+            notes.append(f"Reduced runs of {paper}: {', '.join(dict.fromkeys(texts))}; not comparable with the paper.")
+    errata = published.errata(paper)
+    for e in errata[errata["table"] == table].itertuples():
+        notes.append(f"Erratum: {e.system}, {e.category}, {e.metric}: {e.printed} -> {e.corrected}; {e.remark}.")
+    return list(dict.fromkeys(notes))
+
+
+def summary(runs) -> pd.DataFrame:
+    """One row per method, data set and category, with an average where there are several, for any data set; 0..1.
+
+    Columns: method, dataset, category, backbone, image_size, epochs, setting ("paper", or "reduced: ..."), seeds, images, and
+    per metric `metric`, sd, low, high, n; the floor `mean_grey_auroc` where it was measured.
+    """
+    metrics = getattr(runs, "metrics", None)
+    if metrics is None or not len(metrics):
+        raise UserError("no finished run to summarise; `adlib.reproduce(...)` or `python -m adlib batch` makes them")
+    single = metrics[~metrics["category"].isin(published.AVERAGES)]
+    names = [m for m in dict.fromkeys(single["metric"]) if m != FLOOR] + [FLOOR] * (FLOOR in set(single["metric"]))
+    rows = []
+    for (method, dataset), group in single.groupby(["method", "dataset"], sort=True):
+        categories = sorted(set(group["category"]))
+        for category in categories + ["average"] * (len(categories) > 1):
+            rows.append(_summary_row(runs, method, dataset, category, names))
+    return pd.DataFrame(rows)
+
+
+def _summary_row(runs, method: str, dataset: str, category: str, names: list[str]) -> dict:
+    found = published.records(runs, method, dataset)
+    found = [r for r in found if category in ("average", r["category"])] or found
+    row = {"method": method, "dataset": dataset, "category": category, **_setting(found)}
+    values = {name: published.measured(runs, method, dataset, category, name) or {} for name in names}
+    known = [v for v in values.values() if v]
+    row |= {"seeds": max(v["n_seeds"] for v in known), "images": max(v["n_images"] for v in known)}
+    for name, value in values.items():
+        row[name] = value.get("mean", np.nan)
+        if name != FLOOR:
+            row |= {f"{name} {k}": value.get(k, np.nan) for k in ("sd", "low", "high")}
+            row[f"{name} n"] = value.get("n_seeds", 0)
+    return row
+
+
+def _setting(found: list[dict]) -> dict:
+    """backbone, image_size, epochs as text (joined where runs differ), and whether they are the paper's setting."""
+    out = {}
+    for field in ("backbone", "image_size", "epochs"):
+        values = dict.fromkeys(str((r.get("config") or {}).get(field, DASH)) for r in found)
+        out[field] = ", ".join(values) or DASH
+    texts = dict.fromkeys(t for r in found for t in published.reduced(r))
+    return {**out, "setting": "reduced: " + ", ".join(texts) if texts else "paper"}
+
+
+def number(value: float, metric: str = "", decimals: int = 1) -> str:
+    """0.9764 -> "97.6" (percent); parameters, GMac and speed in their own unit; NaN -> a dash."""
+    if value is None or pd.isna(value):
+        return DASH
+    if metric.endswith(published.PLAIN):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return f"{100 * value:.{decimals}f}"
+
+
+def _measured_text(row, name: str, decimals: int) -> str:
+    """Mean, sd over seeds, 95 % interval and number of seeds: "97.6 ± 0.3 [96.9, 98.2] (n=3)"."""
+    if pd.isna(row[name]):
+        return DASH
+    mean, sd, low, high = (number(row[c], name, decimals) for c in (name, f"{name} sd", f"{name} low", f"{name} high"))
+    spread = f" ± {sd}" if sd != DASH else ""
+    interval = f" [{low}, {high}]" if low != DASH else ""
+    return f"{mean}{spread}{interval} (n={int(row[f'{name} n'])})"
+
+
+def _cell(value, row, name: str, decimals: int) -> str:
+    if isinstance(value, float | np.floating):
+        return number(value, str(row.get("metric", name)), decimals)
+    return DASH if value is None or value == "" or value is pd.NA else str(value)
+
+
+def _header(name: str) -> str:
+    return " ".join(LONG.get(word, word) for word in name.split(" "))
+
+
+def _pairs(columns: list[str], table: pd.DataFrame) -> dict[str, list[str]]:
+    """{system: its published metric columns}, for systems with the same two or more metrics side by side: "I/P" columns."""
+    systems: dict[str, list[str]] = {}
+    for c in columns:
+        system, _, metric = c.rpartition(" ")
+        if system and metric in SHORT and not system.endswith("(here)") and f"{c} sd" not in table:
+            systems.setdefault(system, []).append(c)
+    return {s: c for s, c in systems.items() if len(c) > 1}
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text: percent, dashes for what is missing, sd and interval joined, "I/P" in one column."""
+    decimals = table.attrs.get("decimals", 1)
+    parts = {f"{c} {k}" for c in table.columns for k in ("sd", "low", "high", "n") if f"{c} sd" in table.columns}
+    columns = [c for c in table.columns if c not in parts]
+    pairs = _pairs(columns, table)
+    joined = {c: system for system, group in pairs.items() for c in group}
+    rows = []
+    for _, row in table.iterrows():
+        out: dict[str, str] = {}
+        for c in columns:
+            if f"{c} sd" in parts:
+                out[_header(c)] = _measured_text(row, c, decimals)
+            elif c in joined:
+                metrics = "/".join(SHORT[x.rpartition(" ")[2]] for x in pairs[joined[c]])
+                out[f"{joined[c]} {metrics}"] = "/".join(number(row[x], x, decimals) for x in pairs[joined[c]])
+            else:
+                out[_header(c)] = _cell(row[c], row, c, decimals)
+        rows.append(out)
+    text = pd.DataFrame(rows, dtype=str)
+    text.attrs["notes"] = table.attrs.get("notes", [])
+    return text
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """The printed table in Markdown, its notes below as a list. Ends with a newline."""
+    text = printed(table)
+    escaped = text.rename(columns=_no_bar).map(_no_bar)
+    body = escaped.to_markdown(index=False, disable_numparse=True)
+    notes = "".join(f"- {note}\n" for note in text.attrs["notes"])
+    return body + "\n" + ("\n" + notes if notes else "")
+
+
+def _no_bar(text: str) -> str:
+    return str(text).replace("|", "\\|")
+
+
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        **{c: "\\" + c for c in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\^{}",
+        "±": r"$\pm$",
+    }
+    | {"<": "$<$", ">": "$>$"}
+)
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """The printed table as a LaTeX tabular with the rules of booktabs, its notes below. Ends with a newline."""
+    text = printed(table)
+    lines = [text.columns, *text.itertuples(index=False)]
+    head, *body = (" & ".join(str(v).translate(LATEX) for v in line) + r" \\" for line in lines)
+    notes = [note.translate(LATEX) + r"\par" for note in text.attrs["notes"]]
+    open_, close = rf"\begin{{tabular}}{{{'l' * len(text.columns)}}}", r"\end{tabular}"
+    rows = [open_, r"\toprule", head, r"\midrule", *body, r"\bottomrule", close]
+    return "\n".join(rows + ([r"\par\footnotesize", *notes] if notes else [])) + "\n"
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """The numbers in 0..1 with six decimals, empty where missing; the notes are not part of it."""
+    return table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+
+
+def save(table: pd.DataFrame, stem: str | Path) -> list[Path]:
+    """Write stem.md, stem.tex and stem.csv, byte for byte the same for the same table. Returns the three paths."""
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix, write in ((".md", to_markdown), (".tex", to_latex), (".csv", to_csv)):
+        path = stem.with_name(stem.name + suffix)
+        path.write_text(write(table), encoding="utf-8", newline="\n")
+        written.append(path)
+    return written
