@@ -136,6 +136,25 @@ def pixel_bootstrap(
     return {name: _percentiles(drawn[name], float(value)) for name, value in exact.items()}
 
 
+def pixel_replicates(
+    masks,
+    maps,
+    limits: Sequence[float] = (0.3,),
+    replicates: int = 2000,
+    seed: int = 0,
+    index=None,
+    bins: int = 4096,
+) -> dict[str, np.ndarray]:
+    """The drawn values [B] behind `pixel_bootstrap`, per metric: to average over seeds or categories first.
+
+    Equal masks, replicates and seed draw the same images, so the replicates of two systems are paired.
+    """
+    masks, maps = check_images(masks, maps)
+    limits = [check_limit(limit) for limit in limits]
+    counts = _counts(_draws(masks.any(axis=(1, 2)), replicates, np.random.default_rng(seed), index), len(masks))
+    return _pixel_draws(masks, maps, limits, counts, bins)[1]
+
+
 def _parts(labels, scores, replicates: int, seed: int, index) -> list[_Part]:
     """One checked part per category, each with its own stream of draws."""
     many = isinstance(labels, (list, tuple)) and len(labels) > 0 and np.ndim(labels[0]) > 0

@@ -13,7 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from adlib import ranking
-from adlib.intervals import Interval, bootstrap_interval, paired_interval, pixel_bootstrap, score_interval
+from adlib.intervals import (
+    Interval,
+    bootstrap_interval,
+    paired_interval,
+    pixel_bootstrap,
+    pixel_replicates,
+    score_interval,
+)
 from adlib.ranking import Ranking, check_images, check_limit, check_pair, check_scores, defined
 from adlib.settings import UserError
 from adlib.streaming import PixelMetrics
@@ -32,6 +39,7 @@ __all__ = [
     "pixel_average_precision",
     "pixel_bootstrap",
     "pixel_metrics",
+    "pixel_replicates",
     "pro_curve",
     "score_interval",
     "threshold",

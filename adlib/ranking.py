@@ -197,7 +197,7 @@ def rank_images(masks: np.ndarray, maps: np.ndarray) -> Ranking:
 
 
 def defined(ranking: Ranking, what: str, name: str, one_class: str) -> bool:
-    """Whether both classes are present; if not, False (one_class="nan") or UserError naming the absent one ("error")."""
+    """Whether both classes are present; if not, False (one_class="nan") or UserError naming the absent one."""
     if one_class not in ("error", "nan"):
         raise UserError(f'one_class must be "error" or "nan", got {one_class!r}')
     anomalous, normals = int(ranking.positives.sum()), int(ranking.normals)

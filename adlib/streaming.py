@@ -69,17 +69,12 @@ class PixelMetrics:
         ranks = self._ranked() if exact else self._binned()
         both = defined(ranks, "a pixel metric", "masks", self.one_class)
         values = self._values(ranks) if both else dict.fromkeys(self._names(), np.nan)
-        if not both:
-            bounds = dict.fromkeys(values, np.nan)
-        else:
-            bounds = dict.fromkeys(values, 0.0) if exact else self._bounds(ranks, values)
+        bounds = self._bounds(ranks, values) if both and not exact else {name: 0.0 * v for name, v in values.items()}
         _warn(bounds, self.bits)
         counts = {"n_images": self.n_images, "n_regions": self.n_regions}
-        pixels = {
-            "n_pixels": int(ranks.normals + ranks.positives.sum()),
-            "n_anomalous_pixels": int(ranks.positives.sum()),
-        }
-        return values | {f"{name}_bound": bound for name, bound in bounds.items()} | counts | pixels
+        anomalous = int(ranks.positives.sum())
+        counts |= {"n_pixels": int(ranks.normals) + anomalous, "n_anomalous_pixels": anomalous}
+        return values | {f"{name}_bound": bound for name, bound in bounds.items()} | counts
 
     def _count(self, normal: np.ndarray, anomalous: np.ndarray, weights: np.ndarray) -> None:
         shift = np.uint32(32 - self.bits)
@@ -97,8 +92,7 @@ class PixelMetrics:
         used = np.flatnonzero(self.normals + self.positives)[::-1]
         lowest = used.astype(np.uint32) << np.uint32(32 - self.bits)
         scores = np.where(lowest >> 31, lowest ^ np.uint32(1 << 31), ~lowest).view(np.float32)
-        ranks = Ranking.of_bins(self.normals[used], self.positives[used], self.weight[used], scores)
-        return ranks
+        return Ranking.of_bins(self.normals[used], self.positives[used], self.weight[used], scores)
 
     def _ranked(self) -> Ranking:
         anomalous = np.fromfile(self.spool / "anomalous", np.float32)
@@ -137,8 +131,8 @@ def _pro_bound(ranks: Ranking, limit: float) -> float:
 def _ap_limits(ranks: Ranking) -> tuple[float, float]:
     """Lowest and highest AP of any order and any ties inside the bins.
 
-    Low: normals first, no ties: the sum of (T+i)/(T+i+F+n) over i = 1..a, by the digamma function. High: anomalous first
-    and tied, a (T+a)/(T+a+F); without the tie (as in common.md 4.9) a bin of equal scores could exceed it.
+    Low: normals first, no ties: the sum of (T+i)/(T+i+F+n) over i = 1..a, by the digamma function. High: anomalous
+    first and tied, a (T+a)/(T+a+F); without the tie (as in common.md 4.9) a bin of equal scores could exceed it.
     """
     positives, hits = ranks.positives, ranks.true_positives
     false_after = ranks.above + ranks.ties
