@@ -24,7 +24,7 @@ def datasets() -> list[str]:
 
 
 def categories(dataset: str, root: str | Path | None = None) -> list[str]:
-    """Valid categories of a data set; UserError for an unknown one."""
+    """Valid categories of a data set (of `folder`: those that are there); UserError for an unknown data set."""
     source = _source(dataset)
     return source.categories(Path(root) if root else source.root())
 
@@ -41,7 +41,7 @@ def load(dataset: str, category: str | None = None, root: str | Path | None = No
     root = Path(root).expanduser().absolute() if root else source.root()
     if source.advice and not root.is_dir():
         raise UserError(f"data set {dataset} not found at {root}; {source.advice}")
-    category = _category(dataset, source.categories(root), category)
+    category = _category(dataset, source.categories(root), category) or root.name
     _check_options(dataset, source, options)
     samples, notes = source.samples(root, category, **options)
     if not samples:
@@ -72,7 +72,10 @@ def _source(dataset: str) -> DataSet:
     return DATASETS[dataset]
 
 
-def _category(dataset: str, valid: list[str], category: str | None) -> str:
+def _category(dataset: str, valid: list[str], category: str | None) -> str | None:
+    """The category, if it is a valid one; where the data set names none, the root is one category of any name."""
+    if not valid:
+        return category
     if category is None and len(valid) == 1:
         return valid[0]
     if category is None:

@@ -1,5 +1,6 @@
 """Data sets that lie in folders: MVTec AD, the magnetic tiles (MTD), and the user's own images."""
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -95,6 +96,65 @@ def _highest(path: Path) -> int:
         raise UserError(f"cannot read mask {path}: {error}; expected a grey PNG") from error
 
 
+def folder(root: Path, category: str, split_seed: int = 0) -> tuple[list[Sample], list[str]]:
+    """The user's own images: `normal/`, one folder per kind of defect, optional `test/` and `masks/`.
+
+    Normal test images: those of `test/normal/`, else 20 % of `normal/` by hash. Kinds of defect: all other folders,
+    here and in `test/`. Masks: `masks/<kind>/<stem>.*` or `masks/<stem>.*`; UserError where a mask and its image
+    differ in size or a mask could belong to two images.
+    """
+    base, notes = (root / category if (root / category / "normal").is_dir() else root), []
+    if not (base / "normal").is_dir():
+        raise UserError(f"no folder normal/ in {base}; put normal pictures there and each kind of defect beside it")
+    paths = images(base / "normal", notes)
+    if (base / "test" / "normal").is_dir():
+        samples = [Sample(path, "train") for path in paths]
+        samples += [Sample(path, "test") for path in images(base / "test" / "normal", notes)]
+    else:
+        train = hashed_split([path.name for path in paths], split_seed)
+        samples = [Sample(path, "train" if path.name in train else "test") for path in paths]
+        notes.append(f"no test/normal/: 80 % of normal/ train, by hash with split_seed={split_seed}")
+    kinds = [f for f in (*folders(base), *folders(base / "test")) if f.name not in RESERVED]
+    defects = [Sample(path, "test", 1, kind.name) for kind in kinds for path in images(kind, notes)]
+    return samples + _with_own_masks(defects, base / "masks", notes), notes
+
+
+def _with_own_masks(defects: list[Sample], masks: Path, notes: list[str]) -> list[Sample]:
+    common = by_stem(images(masks))
+    by_kind = {kind: by_stem(images(masks / kind)) for kind in {s.defect for s in defects}}
+    owners = Counter(s.path.stem for s in defects)
+    paired = []
+    for s in defects:
+        mask = by_kind[s.defect].get(s.path.stem) or common.get(s.path.stem)
+        if mask and mask.parent == masks and owners[s.path.stem] > 1:
+            raise UserError(f"mask {mask} fits {owners[s.path.stem]} images; move it to {masks / '<kind>'}/")
+        if mask:
+            _same_size(s.path, mask)
+        paired.append(s._replace(mask=mask))
+    missing = [f"{s.defect}/{s.path.name}" for s in paired if not s.mask]
+    if missing:
+        notes.append(f"{len(missing)} anomalous images without mask: {some(missing)}")
+    return paired
+
+
+def _same_size(path: Path, mask: Path) -> None:
+    sizes = []
+    for file in (path, mask):
+        try:
+            with Image.open(file) as image:
+                sizes.append(image.size)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"cannot read {file} ({error}); expected a picture file") from error
+    if sizes[0] != sizes[1]:
+        (w, h), (mask_w, mask_h) = sizes
+        raise UserError(f"mask {mask} is {mask_w}x{mask_h} but its image {path} is {w}x{h}; they must be equal")
+
+
+def _own_categories(root: Path) -> list[str]:
+    """Folders that hold normal/; none where the root itself does, which is then one category of any name."""
+    return [] if (root / "normal").is_dir() else [f.name for f in folders(root) if (f / "normal").is_dir()]
+
+
 def _mvtec_categories(root: Path) -> list[str]:
     """The fifteen official names and whatever else lies there in the same layout."""
     others = [f.name for f in folders(root) if (f / "train" / "good").is_dir()]
@@ -109,5 +169,11 @@ def _download(dataset: str) -> str:
 
 DATASETS = {
     "mvtec_ad": DataSet(mvtec_ad, _mvtec_categories, lambda: data_root() / "mvtec_ad", _download("mvtec_ad")),
+    "folder": DataSet(
+        folder,
+        _own_categories,
+        lambda: data_root() / "folder",
+        "make it with normal/ and one folder per kind of defect, or set ADLIB_DATA to the folder that holds folder/",
+    ),
     "mtd": DataSet(mtd, lambda root: ["all"], lambda: data_root() / "mtd", _download("mtd"), mask_threshold=127),
 }

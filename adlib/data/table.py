@@ -30,7 +30,7 @@ class DataSet:
     """A data set is one function, `samples(root, category, **options) -> (samples, notes)`, and facts about it."""
 
     samples: Callable[..., tuple[list[Sample], list[str]]]
-    categories: Callable[[Path], list[str]]  # valid names, given the root
+    categories: Callable[[Path], list[str]]  # valid names, given the root; none: the root itself is one
     root: Callable[[], Path]  # where it lies when the caller says nothing
     advice: str  # how to get it: ends the sentence "... not found at ...; "; empty: made on first use
     mask_threshold: int = 0  # mask pixels above it are anomalous
