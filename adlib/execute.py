@@ -1,0 +1,255 @@
+"""One run, from a plan to the files of its folder: embed, train, score, measure, write."""
+
+import hashlib
+import json
+import platform
+import resource
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from adlib import backbones, data, evaluation, images, models
+from adlib.settings import PROJECT
+from adlib.training import Training, learnt_state, load_learnt, seeded, stream
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "adlib")
+ROOMS = (
+    "backbones",
+    "evaluation",
+    "images",
+    "layers",
+    "losses",
+    "metrics",
+    "ranking",
+    "synthesis",
+    "training",
+    "models/base",
+)
+PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "aupro@0.3", "pixel_f1_max (oracle)")
+ORACLE = "(oracle best epoch)"
+
+
+def geometry(config) -> images.Geometry:
+    """How a system's config wants its pictures."""
+    return images.Geometry(config.image_size, config.resize_mode, config.resize)
+
+
+def code_fingerprint(method: str) -> str:
+    """sha256 over the system's file and the rooms it uses; a finished run whose value differs is stale."""
+    digest = hashlib.sha256()
+    for name in (*ROOMS, f"models/{method}"):
+        path = PROJECT / "adlib" / f"{name}.py"
+        if path.is_file():
+            digest.update(name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Execution:
+    """Does the work of one plan (`adlib.runs.Plan`) on a device; `finish(folder)` writes the run's files there."""
+
+    def __init__(self, plan, device: str):
+        self.plan, self.config, self.device = plan, plan.config, device
+        self.seconds: dict[str, float] = {}
+        self.draws: dict[str, np.ndarray] = {}  # bootstrap replicates of the pixel metrics
+        self.size = plan.config.metric_size or plan.config.image_size
+        if torch.device(device).type == "cuda":
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
+            torch.cuda.reset_peak_memory_stats()
+
+    def finish(self, folder: Path) -> None:
+        """Train (or go on from the folder's checkpoint) and write run.json last."""
+        self._load()
+        self._train(folder)
+        record = self._record(self._measure())
+        self.history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
+        self.table.to_csv(folder / "scores.csv", index=False, lineterminator="\n")
+        from safetensors.torch import save_file
+
+        state = {k: v.contiguous() for k, v in learnt_state(self.detector).items()}
+        save_file(state, folder / "model.safetensors", metadata={"method": self.plan.method})
+        if self.small is not None:
+            np.savez_compressed(folder / "maps.npz", maps=self.small)
+        if self.draws:
+            np.savez_compressed(folder / "replicates.npz", **self.draws)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        (folder / "run.json").write_text(json.dumps(record, indent=1, default=float) + "\n")
+
+    def _clock(self, name: str, start: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def _load(self) -> None:
+        start = time.perf_counter()
+        detector_class, _ = models.get(self.plan.method)
+        with seeded(self.plan.seed, "init"):
+            self.detector = detector_class(self.config).to(self.device)
+        self.pictures = [images.cached(t, geometry(self.config)) for t in self.plan.tables]
+        self._clock("decode", start)
+        start = time.perf_counter()
+        self.embedded = [
+            backbones.embeddings(self.detector, p, f"{t.attrs['fingerprint']} {geometry(self.config)}", self.device)
+            for p, t in zip(self.pictures, self.plan.tables, strict=True)
+        ]
+        self._clock("embed", start)
+
+    def _rows(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row numbers of category k: to fit, held back for the threshold, test."""
+        table = self.plan.tables[k]
+        fit, held = data.holdback(table, self.config.holdback)
+        return fit.index.to_numpy(), held.index.to_numpy(), np.flatnonzero(table.split == "test")
+
+    def _train(self, folder: Path) -> None:
+        parts = [e.subset(self._rows(k)[0]) for k, e in enumerate(self.embedded)]
+        training = Training(
+            self.detector,
+            parts[0] if len(parts) == 1 else backbones.Joined(parts),
+            self.plan.seed,
+            self.device,
+            folder / "checkpoint.pt",
+            watch=lambda epoch: self._watch(epoch, training),
+        )
+        with seeded(self.plan.seed, "train"):
+            self.history = training.run()
+        self.best = training.best
+        self.seconds["train"] = float(self.history["seconds"].sum())
+
+    def _watch(self, epoch: int, training: Training) -> dict:
+        """Image AUROC on the test set after this epoch: an oracle, recorded beside the last epoch, never instead of it."""
+        start, values = time.perf_counter(), []
+        for k, table in enumerate(self.plan.tables):
+            rows = self._rows(k)[2]
+            scored = evaluation.score_all(self.detector, self.embedded[k].subset(rows), evaluation.SMALL, self.device)
+            values.append(evaluation.image_metrics(table.label.to_numpy()[rows], scored.scores, 0.0)["image_auroc"])
+        training.keep_best(epoch, float(np.mean(values)))
+        self._clock("watch", start)
+        return {"image_auroc (oracle)": float(np.mean(values))}
+
+    def _measure(self) -> dict[str, dict]:
+        """Metrics per category of the last epoch; with `eval_every`, those of the best test epoch beside them."""
+        start = time.perf_counter()
+        found, tables, small = {}, [], []
+        for k, category in enumerate(self.plan.categories):
+            found[category], scored, draws = self._category(k)
+            self.draws |= {f"{category}/{name}": values for name, values in draws.items()}
+            tables.append(self._scores_table(k, category, scored, found[category]["threshold"]["tau"]))
+            small.append(scored.small)
+        self.table = pd.concat(tables, ignore_index=True)
+        self.small = np.concatenate(small) if small[0] is not None else None
+        if self.best:
+            last = learnt_state(self.detector)
+            load_learnt(self.detector, self.best["state"])
+            for k, category in enumerate(self.plan.categories):
+                oracle = self._category(k)[0]["metrics"]
+                keys = [m for m in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro@0.3") if m in oracle]
+                found[category]["metrics"] |= {f"{m} {ORACLE}": oracle[m] for m in keys}
+            load_learnt(self.detector, last)
+        self._clock("measure", start)
+        return found
+
+    def _category(self, k: int) -> tuple[dict, evaluation.Scored, dict]:
+        table, embedded = self.plan.tables[k], self.embedded[k]
+        fit, held, test = self._rows(k)
+        normal_rows, source = (held, "holdback") if len(held) else (fit, "train (optimistic)")
+        normal = evaluation.score_all(self.detector, embedded.subset(normal_rows), self.size, self.device)
+        chosen = evaluation.thresholds(normal, source)
+        labels = table.label.to_numpy()[test]
+        truth = evaluation.PixelTruth(table.iloc[test], geometry(self.config).at(self.size), self.config.mask_rule)
+        pixel, draws = {}, {}
+        if len(test) * self.size**2 > evaluation.IN_MEMORY:
+            scored, pixel = evaluation.streamed_pixel_metrics(
+                truth, self.detector, embedded.subset(test), self.size, self.device
+            )
+        else:
+            scored = evaluation.score_all(self.detector, embedded.subset(test), self.size, self.device)
+            if scored.maps is not None and truth.usable:
+                pixel = evaluation.pixel_metrics(truth, scored.maps)
+                draws = evaluation.pixel_replicates(truth, scored.maps, stream(0, table.attrs["fingerprint"]))
+        values = evaluation.image_metrics(labels, scored.scores, chosen["tau"])
+        values |= {k: v for k, v in pixel.items() if k in PIXEL_METRICS}
+        values["mean_grey_auroc"] = evaluation.mean_grey_floor(self.pictures[k][test], labels)
+        counts = {
+            "fit": len(fit),
+            "held": len(held),
+            "normal": int((labels == 0).sum()),
+            "anomalous": int(labels.sum()),
+        }
+        found = {"metrics": values, "threshold": chosen, "counts": counts, "pixel": truth.facts | pixel}
+        return found | {"notes": table.attrs["notes"]}, scored, draws
+
+    def _scores_table(self, k: int, category: str, scored: evaluation.Scored, tau: float) -> pd.DataFrame:
+        test = self.plan.tables[k].iloc[self._rows(k)[2]]
+        root = Path(test.attrs["root"])
+        return pd.DataFrame(
+            {
+                "category": category,
+                "path": [Path(p).relative_to(root).as_posix() for p in test.path],
+                "label": test.label.to_numpy(),
+                "defect": test.defect.to_numpy(),
+                "score": scored.scores,
+                "decision": (scored.scores > tau).astype(int),
+            }
+        )
+
+    def _record(self, per_category: dict[str, dict]) -> dict:
+        plan, config = self.plan, self.config
+        names = list(next(iter(per_category.values()))["metrics"])
+        backbone = getattr(self.detector, "backbone", None)
+        return {
+            "method": plan.method,
+            "dataset": plan.dataset,
+            "category": plan.category,
+            "categories": list(plan.categories),
+            "seed": plan.seed,
+            "hash": plan.hash,
+            "config": config.to_dict(),
+            "paper_config": type(config)().to_dict(),
+            "protocol": self._protocol(),
+            "data": {c: t.attrs["fingerprint"] for c, t in zip(plan.categories, plan.tables, strict=True)},
+            "weights": backbone
+            and {"name": backbone.name, "file": backbone.source, "fingerprint": backbone.fingerprint},
+            "metrics": {
+                n: float(np.mean([c["metrics"][n] for c in per_category.values() if n in c["metrics"]])) for n in names
+            },
+            "per_category": per_category,
+            "oracle_epoch": self.best.get("epoch"),
+            "parameters": sum(p.numel() for p in self.detector.parameters()),
+            "trainable_parameters": sum(p.numel() for p in self.detector.parameters() if p.requires_grad),
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+            "code": code_fingerprint(plan.method),
+            "machine": self._machine(),
+        }
+
+    def _protocol(self) -> dict:
+        c = self.config
+        return {
+            "training": "per category" if len(self.plan.categories) == 1 else "together",
+            "holdback": c.holdback,
+            "image_size": c.image_size,
+            "resize_mode": c.resize_mode,
+            "resize": c.resize,
+            "resample": "antialias",
+            "mask_rule": c.mask_rule,
+            "metric_size": self.size,
+            "select": "last",
+            "aupro": "exact, 8-connected, limit 0.3",
+            "epochs": c.epochs,
+            "backbone": getattr(c, "backbone", None),
+        }
+
+    def _machine(self) -> dict:
+        cuda = torch.device(self.device).type == "cuda"
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return {
+            "device": torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine(),
+            "device_type": "cuda" if cuda else "cpu",
+            "threads": torch.get_num_threads(),
+            "peak_host_bytes": peak,
+            "peak_device_bytes": torch.cuda.max_memory_allocated(self.device) if cuda else None,
+            "python": platform.python_version(),
+            "versions": {p: version(p) for p in PACKAGES},
+        }
