@@ -192,6 +192,8 @@ def _draws(labels: np.ndarray, replicates: int, rng: np.random.Generator, index=
         if index.ndim != 2 or index.shape[1] != len(labels):
             raise UserError(f"index must be [replicates, {len(labels)}], got {list(index.shape)}")
         return index
+    if replicates < 1:
+        raise UserError(f"replicates must be at least 1, got {replicates}; the usual value is 2000")
     groups = [np.flatnonzero(labels == kind) for kind in (False, True)]
     return np.concatenate([rng.choice(group, (replicates, len(group))) for group in groups if len(group)], axis=1)
 
@@ -274,7 +276,7 @@ def _edges(masks: np.ndarray, maps: np.ndarray, bins: int) -> np.ndarray:
     shares = np.linspace(0, 1, bins // 2, endpoint=False)
     every = max(1, maps.size // 1_000_000)  # a million pixels fix 2048 quantiles well enough
     normal = maps.reshape(-1)[::every][~masks.reshape(-1)[::every]]
-    ends = [np.quantile(part, shares, method="lower") for part in (normal, maps[masks]) if len(part)]
+    ends = [np.quantile(part, shares, method="higher") for part in (normal, maps[masks]) if len(part)]
     return np.unique(np.concatenate(ends))
 
 
