@@ -1,7 +1,7 @@
 """Frozen feature extractors from timm by name, where their weights come from, and the cache of what they compute.
 
-A weight file is looked for in $ADLIB_WEIGHTS first, then in an installed package that carries it, then at timm's hub. The
-fingerprint is a hash of the tensors in use, so the same weights give the same runs whichever way they came.
+A weight file is looked for in $ADLIB_WEIGHTS first, then in an installed package that carries it, then at timm's hub.
+The fingerprint is a hash of the tensors in use, so the same weights give the same runs whichever way they came.
 """
 
 import contextlib
@@ -87,8 +87,8 @@ def load_weights(model: nn.Module, name: str) -> str:
         donor = timm.create_model(name, features_only=True, pretrained=True)
     except Exception as error:  # hub errors come in many classes; each means: not to be had
         raise UserError(
-            f"weights of backbone {name!r} are neither in ADLIB_WEIGHTS ({settings.weights_root() or 'not set'}: looked for "
-            f"{plain}*.safetensors, *.pth, *.pt) nor to be had from timm's hub ({type(error).__name__}); put the file "
+            f"weights of backbone {name!r} are neither in ADLIB_WEIGHTS ({settings.weights_root() or 'not set'}: looked "
+            f"for {plain}*.safetensors, *.pth, *.pt) nor to be had from timm's hub ({type(error).__name__}); put the file "
             f"there, or choose the embedded 'tf_efficientnet_lite0'"
         ) from error
     _load_by_name(model, donor.state_dict(), Path(name))
@@ -148,7 +148,9 @@ def _load_packaged(model: nn.Module, plain: str) -> str:
 
 
 class Embeddings:
-    """Embeddings of N images, in order, one array [N,...] per map; on disk or in memory. `take` gives a batch on a device."""
+    """Embeddings of N images, in order, one array [N,...] per map; on disk or in memory. `take` gives a batch on a
+    device.
+    """
 
     def __init__(self, arrays: list[np.ndarray], single: bool):
         self.arrays, self.single = arrays, single
@@ -221,7 +223,9 @@ def embeddings(detector, images: np.ndarray, image_key: str, device: str = "cpu"
 
 
 def _fill(folder: Path, detector, images: np.ndarray, device: str, batch_size: int) -> None:
-    """Write one .npy per map under a temporary name; plain appending writes, so that a full disk is an error, not a crash."""
+    """Write one .npy per map under a temporary name; plain appending writes, so that a full disk is an error, not a
+    crash.
+    """
     scratch = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
         scratch.mkdir(parents=True)

@@ -1,4 +1,5 @@
-"""From a trained detector to numbers: scores and maps on one grid for all systems, the threshold from normal images, the metrics.
+"""From a trained detector to numbers: scores and maps on one grid for all systems, the threshold from normal images,
+the metrics.
 
 Nothing before this file reads a test label. Protocol: specs/common, sections 2-4.
 """
@@ -22,7 +23,7 @@ ALPHA = 0.05  # share of normal images that may be flagged, specs/common 4.7
 
 @dataclass
 class Scored:
-    """Scores [N] and maps of N images; `maps` [N,S,S] is None where the system has none or they are too large to keep."""
+    """Scores [N] and maps of N images; `maps` [N,S,S] is None where the system has none or they are too large."""
 
     scores: np.ndarray
     maps: np.ndarray | None
@@ -32,7 +33,8 @@ class Scored:
 
 @torch.inference_mode()
 def score_all(detector, embeddings, size: int, device: str = "cpu", consume=None, batch_size: int = 16) -> Scored:
-    """Score embeddings in batches; maps are brought to size x size (bilinear). Raises UserError for a score that is not finite.
+    """Score embeddings in batches; maps are brought to size x size (bilinear). Raises UserError for a score that is not
+    finite.
 
     consume(start, maps [n,S,S] float32): takes the maps away instead of keeping them (bounded memory).
     """
@@ -129,9 +131,7 @@ def streamed_pixel_metrics(truth: PixelTruth, detector, embeddings, size: int, d
 
 
 def pixel_replicates(truth: PixelTruth, maps: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Bootstrap replicates [2000] of each pixel metric; seeded by the data, so that all seeds of a run draw the same images."""
-    from adlib import intervals as iv
-
-    m, x = truth.masks[truth.rows], maps[truth.rows]
-    counts = iv._counts(iv._draws(m.any(axis=(1, 2)), 2000, np.random.default_rng(seed), None), len(m))
-    return {k: v.astype(np.float32) for k, v in iv._pixel_draws(m, x, (0.3,), counts, 4096)[1].items()}
+    """Bootstrap replicates [2000] of each pixel metric; seeded by the data, so that all seeds of a run draw the same
+    images.
+    """
+    return metrics.pixel_replicates(truth.masks[truth.rows], maps[truth.rows], seed=seed)

@@ -119,7 +119,7 @@ class Execution:
         self.seconds["train"] = float(self.history["seconds"].sum())
 
     def _watch(self, epoch: int, training: Training) -> dict:
-        """Image AUROC on the test set after this epoch: an oracle, recorded beside the last epoch, never instead of it."""
+        """Image AUROC on the test set after this epoch: an oracle, recorded beside the last epoch."""
         start, values = time.perf_counter(), []
         for k, table in enumerate(self.plan.tables):
             rows = self._rows(k)[2]

@@ -1,7 +1,7 @@
 """The run folder: identity, train or load, and finished runs as a table.
 
-`reproduce` is the only entry that notebooks, batches and tests use. A run's folder is made under a temporary name and renamed
-when complete, so it is either whole or absent; the same identity and seed is never trained again.
+`reproduce` is the only entry that notebooks, batches and tests use. A run's folder is made under a temporary name and
+renamed when complete, so it is either whole or absent; the same identity and seed is never trained again.
 """
 
 import contextlib
@@ -93,8 +93,9 @@ def reproduce(
 ) -> "Runs":
     """Train what is missing, load what is finished, and return the runs as a table.
 
-    categories: None = all of the data set; config: changes of the paper's setting; together: one model for all categories;
-    train=False: only load, and name what is missing in `.missing`. Raises UserError before any work for a wrong name.
+    categories: None = all of the data set; config: changes of the paper's setting; together: one model for all
+    categories; train=False: only load, and name what is missing in `.missing`. Raises UserError before any work for a
+    wrong name.
     """
     from adlib.training import pick_device
 
@@ -143,6 +144,19 @@ def _locked(path: Path):
 def load(path: str | Path) -> "Run":
     """A finished run anywhere on disk. Raises UserError when a file of it is missing."""
     return Run(path)
+
+
+def find(folder: str | Path) -> "Runs":
+    """All finished runs below a folder, in order of path. Raises UserError where there is none."""
+    folder = Path(folder)
+    found = (
+        []
+        if not folder.is_dir()
+        else sorted(p.parent for p in folder.rglob("run.json") if p.parent.suffix != ".partial")
+    )
+    if not found:
+        raise UserError(f"no finished run below {folder}; `python -m adlib batch batch/quick.yml` makes some")
+    return Runs([Run(p) for p in found])
 
 
 class Run:
@@ -207,8 +221,8 @@ class Run:
         known = self.record["weights"]
         if known and detector.backbone.fingerprint != known["fingerprint"]:
             raise UserError(
-                f"run {self.path} was trained on other weights of {known['name']} (from {known['file']}) than those found "
-                f"now ({detector.backbone.source}); set ADLIB_WEIGHTS to the folder with the former"
+                f"run {self.path} was trained on other weights of {known['name']} (from {known['file']}) than those "
+                f"found now ({detector.backbone.source}); set ADLIB_WEIGHTS to the folder with the former"
             )
         load_learnt(detector, load_file(path))
         return detector.to(device).eval()
@@ -272,7 +286,9 @@ class Runs:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row per method, dataset, category, setting (hash) and metric: mean, sd over seeds, 95 % interval of the mean."""
+        """One row per method, dataset, category, setting (hash) and metric: mean, sd over seeds, 95 % interval of the
+        mean.
+        """
         rows = []
         keys = ["method", "dataset", "hash", "category"]
         for values, group in self.per_seed.groupby(keys, sort=False):

@@ -11,7 +11,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 class UserError(ValueError):
-    """Bad input that the user can mend. One sentence: what, where, what would be valid. The command line exits with status 2."""
+    """Bad input that the user can mend. One sentence: what, where, what would be valid. The command line exits with
+    status 2.
+    """
 
 
 def _root(variable: str, default: Path) -> Path:

@@ -1,7 +1,7 @@
 """The one training loop: seeds, checkpoints, resume, history, progress.
 
-Interrupted and resumed equals uninterrupted: a checkpoint holds the model, all optimisers and schedulers, every generator and the
-history; it is written beside its final place and renamed, so there is never half of one.
+Interrupted and resumed equals uninterrupted: a checkpoint holds the model, all optimisers and schedulers, every
+generator and the history; it is written beside its final place and renamed, so there is never half of one.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ def seeded(seed: int, name: str):
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     value = stream(seed, name)
     random.seed(value)
-    np.random.seed(value % 2**32)  # noqa: NPY002 - libraries read the global one
+    np.random.seed(value % 2**32)
     torch.manual_seed(value)
     try:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+        np.random.set_state(states[1])
         torch.set_rng_state(states[2])
 
 
@@ -106,7 +106,9 @@ class Training:
                 self.detector.eval()
                 self.history[-1].update(self.watch(epoch))
             due = time.monotonic() - saved >= 60 * self.minutes or epoch == self.config.epochs
-            if self.checkpoint is not None and due:  # the last one too: what follows training may be interrupted as well
+            if (
+                self.checkpoint is not None and due
+            ):  # the last one too: what follows training may be interrupted as well
                 self._save(optimizers)
                 saved = time.monotonic()
         self.detector.eval()

@@ -1,4 +1,5 @@
-"""The contract that every system obeys, learned or statistical, so that runs, notebooks and inference never ask which one it is.
+"""The contract that every system obeys, learned or statistical, so that runs, notebooks and inference never ask which
+one it is.
 
 A system's file defines a `Config` (its defaults are the paper's setting) and a `Detector`. Data flow:
 
@@ -125,7 +126,9 @@ class Detector(nn.Module):
 
     @property
     def embedding_key(self) -> dict | None:
-        """What the embedding depends on besides the images (backbone, layers, weights); None where embed is the identity."""
+        """What the embedding depends on besides the images (backbone, layers, weights); None where embed is the
+        identity.
+        """
         return None
 
     def embed(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -133,7 +136,9 @@ class Detector(nn.Module):
         return images
 
     def prepare(self, embeddings, generator: torch.Generator) -> None:
-        """Called once before training with all training embeddings (`adlib.backbones.Embeddings`), for data-dependent starts."""
+        """Called once before training with all training embeddings (`adlib.backbones.Embeddings`), for data-dependent
+        starts.
+        """
 
     def loss(self, batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Embeddings of a batch of normal images -> named scalar terms; "total" is minimised, the others are logged."""

@@ -1,14 +1,17 @@
 """SimpleNet. Liu, Zhou, Xu, Wang, CVPR 2023 (A Simple Network for Image Anomaly Detection and Localization).
 
-The reproduced text is a report on it (papers/simplenet_report). A frozen ImageNet network gives local features; a linear adapter
-moves them into the target domain; Gaussian noise added to them serves as anomalies, from which a small discriminator learns to
-tell the normal features. At test the noise is absent and the negated output of the discriminator is the anomaly score.
+The reproduced text is a report on it (papers/simplenet_report). A frozen ImageNet network gives local features; a
+linear adapter moves them into the target domain; Gaussian noise added to them serves as anomalies, from which a small
+discriminator learns to tell the normal features. At test the noise is absent and the negated output of the
+discriminator is the anomaly score.
 
-Equations of the report: (1) backbones.Features, (2)-(4) `local_features`, (5) `Adapter`, (6) `SimpleNet.noise_scale` and the
-noise in `loss`, (7) and (8) `truncated_l1`, (9) `SimpleNet.score`.
-Inferred from the authors' code (DonaldRR/SimpleNet, commit 351a2b8), where the report is silent: all widths, optimisers, sigma,
-number of epochs, initialisation, smoothing. Mended: the sign in eq. (7), see `truncated_l1`. Chosen: the last epoch counts, not
-the best on the test set; cross-entropy as softplus on logits; the smoothing grows with the image (4 pixels at 288).
+Equations of the report: (1) backbones.Features, (2)-(4) `local_features`, (5) `Adapter`, (6) `SimpleNet.noise_scale`
+and the noise in `loss`, (7) and (8) `truncated_l1`, (9) `SimpleNet.score`.
+
+Inferred from the authors' code
+(DonaldRR/SimpleNet, commit 351a2b8), where the report is silent: all widths, optimisers, sigma, number of epochs,
+initialisation, smoothing. Mended: the sign in eq. (7), see `truncated_l1`. Chosen: the last epoch counts, not the best
+on the test set; cross-entropy as softplus on logits; the smoothing grows with the image (4 pixels at 288).
 """
 
 from dataclasses import dataclass
@@ -65,8 +68,8 @@ def local_features(maps: tuple[Tensor, ...], dim: int, pretrain_dim: int, patch:
     """Neighbourhood aggregation, eq. (2)-(4): maps [B,C_l,h_l,w_l] -> [B*h*w, dim], rows ordered (image, y, x).
 
     Each place's patch x patch window (zeros beyond the border, divided by the full window all the same) is flattened to
-    (channel, row, column) and average-pooled to `pretrain_dim` numbers; coarser maps are brought to the first map's grid
-    (bilinear); the concatenation is pooled to `dim`. Everything is linear, so pooling may come before up-sampling.
+    (channel, row, column) and average-pooled to `pretrain_dim` numbers; coarser maps are brought to the first map's
+    grid (bilinear); the concatenation is pooled to `dim`. Everything is linear, so pooling may come before up-sampling.
     """
     grid, count = maps[0].shape[-2:], len(maps)
     whole = dim % count == 0 and (count * pretrain_dim) % dim == 0  # no pooling window straddles two layers
@@ -84,7 +87,7 @@ def _pool_windows(x: Tensor, pretrain_dim: int, width: int, patch: int) -> Tenso
     flat = x.shape[1] * patch * patch
     exact = flat % pretrain_dim == 0 and pretrain_dim % width == 0  # then two poolings are one, of flat / width numbers
     if patch == 3 and exact and (flat // width) % 3 == 0:
-        # Whole kernel rows are averaged (true of every ResNet): row means need 3 planes a channel where unfolding needs 9.
+        # Whole kernel rows are averaged (true of every ResNet): 3 planes a channel instead of 9.
         rows = F.pad(F.avg_pool2d(x, (1, 3), stride=1, padding=(0, 1)), (0, 0, 1, 1))
         rows = torch.stack((rows[:, :, :-2], rows[:, :, 1:-1], rows[:, :, 2:]), dim=2)  # [B, C, 3, h, w]
         return rows.flatten(1, 2).unflatten(1, (width, -1)).mean(2)
@@ -94,7 +97,7 @@ def _pool_windows(x: Tensor, pretrain_dim: int, width: int, patch: int) -> Tenso
 
 
 class Adapter(nn.Sequential):
-    """Linear map of pretrained features into the target domain, eq. (5): [N,dim] -> [N,dim]; layers 0 is the identity."""
+    """Linear map of pretrained features into the target domain, eq. (5): [N,dim] -> [N,dim]; 0 layers: identity."""
 
     def __init__(self, dim: int, layers: int = 1):
         linear = [nn.Linear(dim, dim) for _ in range(layers)]
@@ -118,9 +121,9 @@ class Discriminator(nn.Sequential):
 def truncated_l1(normal: Tensor, noisy: Tensor, margin: float = 0.5) -> Tensor:
     """Truncated L1 loss, eq. (7) and (8): normal outputs are pushed above `margin`, noisy ones below -margin.
 
-    normal, noisy: [N] outputs of the discriminator. Returns a scalar >= 0. Eq. (7) prints max(0, -th+ + D) for the second
-    term, which asks noisy features only to stay below +0.5; with the text's own th- = -0.5 it is max(0, -th- + D) =
-    max(0, 0.5 + D), as in the authors' code. Eq. (8) averages over the places; each term over its own rows.
+    normal, noisy: [N] outputs of the discriminator. Returns a scalar >= 0. Eq. (7) prints max(0, -th+ + D) for the
+    second term, which asks noisy features only to stay below +0.5; with the text's own th- = -0.5 it is max(0, -th- +
+    D) = max(0, 0.5 + D), as in the authors' code. Eq. (8) averages over the places; each term over its own rows.
     """
     return F.relu(margin - normal).mean() + F.relu(margin + noisy).mean()
 
@@ -131,12 +134,16 @@ def cross_entropy(normal: Tensor, noisy: Tensor) -> Tensor:
 
 
 def localise(grid: Tensor, size: tuple[int, int], sigma: float = 4.0) -> Tensor:
-    """Scores of the grid [B,h,w] as a map [B,H,W] of the input's size: bilinear, then Gaussian smoothing (sigma in pixels)."""
+    """Scores of the grid [B,h,w] as a map [B,H,W] of the input's size: bilinear, then Gaussian smoothing (sigma in
+    pixels).
+    """
     return gaussian_blur(F.interpolate(grid[:, None], size=size, mode="bilinear")[:, 0], sigma)
 
 
 class SimpleNet(base.Detector):
-    """Extractor -> local features -> adapter -> discriminator; the image score is the map's largest cell before smoothing."""
+    """Extractor -> local features -> adapter -> discriminator; the image score is the map's largest cell before
+    smoothing.
+    """
 
     Config = Config
 
@@ -226,7 +233,9 @@ class SimpleNet(base.Detector):
         return self.discriminator[3](F.leaky_relu(F.linear(rows, *self._folded), 0.2))[:, 0]
 
     def score(self, embeddings: tuple[Tensor, ...]) -> Scores:
-        """Eq. (9): -D(q) per cell; image score = largest cell; map = bilinear to the input size, then Gaussian smoothing."""
+        """Eq. (9): -D(q) per cell; image score = largest cell; map = bilinear to the input size, then Gaussian
+        smoothing.
+        """
         grid = -self._output(self.rows(embeddings)).unflatten(0, (-1, *embeddings[0].shape[-2:]))
         size = self.config.image_size
         return Scores(grid.flatten(1).amax(1), localise(grid, (size, size), self.config.smooth * size / 288))

@@ -1,0 +1,140 @@
+"""The command line: `python -m adlib COMMAND`. Nothing but argument handling; imports happen inside the commands.
+
+Exit status: 0 done, 1 finished but something failed or was not reproduced, 2 bad input (one sentence on stderr), 130
+interrupted.
+"""
+
+import argparse
+import errno
+import json
+import sys
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adlib", description="Reproductions of papers on industrial image anomaly detection."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    p = commands.add_parser("run", help="train what is missing of a method on a data set and print the table")
+    p.add_argument("method")
+    p.add_argument("dataset")
+    p.add_argument("categories", nargs="*", help="default: all")
+    p.add_argument("--seeds", type=int, nargs="+", default=[0])
+    p.add_argument("--config", default="{}", help="changes of the paper's setting as JSON, e.g. '{\"epochs\": 20}'")
+    p.add_argument("--device", default="auto")
+
+    p = commands.add_parser(
+        "batch", help="run a batch file: all its runs, then its notebooks; resumes what was interrupted"
+    )
+    p.add_argument("file")
+    p.add_argument("--cores", type=int, default=1)
+    p.add_argument("--profile", default="local", help="local, slurm or kubernetes")
+    p.add_argument("--dry-run", action="store_true", help="check everything and list what would run")
+    p.add_argument("extra", nargs="*", help="after --: options for the engine")
+
+    p = commands.add_parser("predict", help="score pictures with a finished run: heat maps, overlays, one CSV")
+    p.add_argument("run", help="run folder")
+    p.add_argument("pictures", help="a picture or a folder")
+    p.add_argument("--out", required=True, help="folder for the results")
+    p.add_argument("--device", default="auto")
+    p.add_argument("--category", help="for a run that covers several")
+
+    p = commands.add_parser("check", help="a verdict per published cell; exit status 1 where one is not reproduced")
+    p.add_argument("runs", help="folder with run folders, e.g. results/runs")
+    p.add_argument("--paper", required=True)
+
+    p = commands.add_parser("list", help="finished runs below a folder: numbers, stale or not")
+    p.add_argument("runs", nargs="?", help="default: the results folder")
+
+    p = commands.add_parser("data", help="data sets: what there is and where")
+    p.add_argument("action", choices=["list"])
+    return parser
+
+
+def _run(args) -> int:
+    import adlib
+    from adlib import tables
+    from adlib.settings import UserError
+
+    try:
+        config = json.loads(args.config)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--config is no JSON ({error}); write e.g. '{{\"epochs\": 20}}'") from error
+    runs = adlib.reproduce(args.method, args.dataset, args.categories or None, args.seeds, config, args.device)
+    print(tables.to_markdown(tables.summary(runs)))
+    for run in runs:
+        print(run.path)
+    return 0
+
+
+def _batch(args) -> int:
+    from adlib import batch
+
+    return batch.main(args.file, cores=args.cores, profile=args.profile, dry_run=args.dry_run, extra=args.extra)
+
+
+def _predict(args) -> int:
+    from adlib import inference, runs
+
+    table = inference.predict_to_folder(runs.load(args.run), args.pictures, args.out, args.device, args.category)
+    print(
+        f"{len(table)} pictures, {int(table.decision.sum())} anomalous at the threshold {table.threshold.iloc[0]:.4g}"
+    )
+    median = table[["network_ms", "end_to_end_ms"]].median()
+    print(f"median {median.network_ms:.1f} ms network only, {median.end_to_end_ms:.1f} ms end to end")
+    print(f"{args.out}/predictions.csv")
+    return 0
+
+
+def _check(args) -> int:
+    from adlib import published, runs, tables
+
+    verdicts, ok = published.check(runs.find(args.runs), args.paper)
+    print(tables.to_markdown(verdicts))
+    return 0 if ok else 1
+
+
+def _list(args) -> int:
+    from adlib import runs, settings, tables
+
+    found = runs.find(args.runs or settings.results_root() / "runs")
+    print(tables.to_markdown(tables.summary(found)))
+    for run in found:
+        print(f"{'stale  ' if run.stale else 'current'} {run.path}")
+    return 0
+
+
+def _data(args) -> int:
+    from adlib import data
+
+    for name in data.datasets():
+        print(f"{name:12s} {data.where(name)}")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    args = _parser().parse_args(argv)
+    from adlib.settings import UserError
+
+    try:
+        return globals()[f"_{args.command}"](args)
+    except UserError as error:
+        print(f"adlib: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("adlib: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        print(
+            f"adlib: {error.filename or 'a file'} cannot be written ({error.strerror}); nothing unfinished was kept",
+            file=sys.stderr,
+        )
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""The inference module: a finished run and pictures in, scores, decisions, heat maps and milliseconds out.
+
+The SimpleNet report's own contribution (its sections 4.1-4.4), here for every system. Decisions use the threshold that
+the run took from normal training images. Every picture is processed alone, so its score does not depend on its
+neighbours.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from adlib import images
+from adlib.data.table import ENDINGS
+from adlib.evaluation import to_grid
+from adlib.execute import geometry
+from adlib.settings import UserError
+
+WARM_UP = 3  # calls before the first picture, so that its milliseconds are those of all others
+
+
+def pictures_in(source: str | Path) -> list[Path]:
+    """One picture, or all pictures below a folder in order of path. Raises UserError where there is none."""
+    path = Path(source)
+    if path.is_dir():
+        found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
+        if not found:
+            raise UserError(f"folder {path} holds no picture; valid endings: {', '.join(sorted(ENDINGS))}")
+        return found
+    if not path.exists() and not path.is_symlink():
+        raise UserError(f"picture {path} does not exist; give a picture or a folder of pictures")
+    return [path]
+
+
+class Predictor:
+    """A run's detector on a device, ready for one picture after the other: `predictor(rgb) -> dict`."""
+
+    def __init__(self, run, device: str = "auto", category: str | None = None):
+        from adlib.training import pick_device
+
+        self.run, self.device = run, pick_device(device)
+        known = run.record["per_category"]
+        if category is None and len(known) > 1:
+            raise UserError(f"run {run.path} covers several categories; name one of {', '.join(known)}")
+        if category is not None and category not in known:
+            raise UserError(f"run {run.path} knows no category {category!r}; valid: {', '.join(known)}")
+        self.threshold = known[category or next(iter(known))]["threshold"]
+        self.detector = run.detector(self.device)
+        self.geometry = geometry(self.detector.config)
+        grey = np.full((3, self.geometry.image_size, self.geometry.image_size), 128, np.uint8)
+        for _ in range(WARM_UP):
+            self._network(grey)
+
+    @torch.inference_mode()
+    def _network(self, picture: np.ndarray):
+        """uint8 [3,S,S] -> (score, map or None, milliseconds of transfer and of the network)."""
+        start = time.perf_counter()
+        tensor = images.to_float(picture[None], self.device)
+        self._wait()
+        middle = time.perf_counter()
+        out = self.detector.score(self.detector.embed(tensor))
+        self._wait()
+        return out, 1e3 * (middle - start), 1e3 * (time.perf_counter() - middle)
+
+    def _wait(self) -> None:
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def __call__(self, picture: str | Path | np.ndarray) -> dict:
+        """File or uint8 RGB [H,W,3] -> score, decision (1 = anomalous), map [S,S] or None, milliseconds per part."""
+        start = time.perf_counter()
+        rgb = images.decode(picture) if isinstance(picture, str | Path) else np.asarray(picture)
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise UserError(f"a picture array is {rgb.dtype} {list(rgb.shape)}; it must be uint8 RGB [H,W,3]")
+        small = images.resize(rgb, self.geometry)
+        decoded = 1e3 * (time.perf_counter() - start)
+        out, transfer, network = self._network(small)
+        after = time.perf_counter()
+        score = float(out.image[0])
+        amap = None if out.map is None else to_grid(out.map.float(), self.geometry.image_size)[0].cpu().numpy()
+        end = time.perf_counter()
+        return {
+            "score": score,
+            "decision": int(score > self.threshold["tau"]),
+            "threshold": self.threshold["tau"],
+            "decode_ms": decoded,
+            "transfer_ms": transfer,
+            "network_ms": network,
+            "post_ms": 1e3 * (end - after),
+            "end_to_end_ms": 1e3 * (end - start),
+            "map": amap,
+            "size": rgb.shape[:2],
+        }
+
+
+def predict(run, pictures, device: str = "auto", category: str | None = None, maps: bool = False) -> pd.DataFrame:
+    """Score pictures: a path, a folder, or a list of paths or uint8 RGB arrays [H,W,3].
+
+    One row each: path, score (higher = more anomalous), decision at the stored normal-only threshold, milliseconds
+    (decode with resize, transfer, network, post-processing, end to end; warmed up). maps=True adds the map [S,S],
+    float32. Raises UserError for a picture that cannot be read.
+    """
+    predictor = Predictor(run, device, category)
+    rows = []
+    for picture in _listed(pictures):
+        name = str(picture) if isinstance(picture, str | Path) else f"array {len(rows)}"
+        found = predictor(picture)
+        del found["size"]
+        if not maps:
+            del found["map"]
+        rows.append({"path": name} | found)
+    return pd.DataFrame(rows)
+
+
+def _listed(pictures) -> Iterable:
+    if isinstance(pictures, str | Path):
+        return pictures_in(pictures)
+    return [pictures] if isinstance(pictures, np.ndarray) and pictures.ndim == 3 else pictures
+
+
+def predict_to_folder(
+    run, source: str | Path, out: str | Path, device: str = "auto", category: str | None = None
+) -> pd.DataFrame:
+    """Write a heat map and an overlay per picture and one predictions.csv to `out`; returns the table.
+
+    The map lies over the original picture, blank where the crop left something out. A picture that cannot be read does
+    not stop the others: its row has the reason, and a UserError naming it is raised when all are done.
+    """
+    out, found = Path(out), pictures_in(source)
+    base = Path(source) if Path(source).is_dir() else Path(source).parent
+    rows, bad = [], []
+    predictor = Predictor(run, device, category)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path in found:
+            name = path.relative_to(base)
+            try:
+                result = predictor(path)
+            except UserError as error:
+                bad.append(str(error))
+                rows.append({"path": name.as_posix(), "error": str(error)})
+                continue
+            _draw(result, path, out / name, predictor)
+            rows.append({"path": name.as_posix()} | {k: v for k, v in result.items() if k not in ("map", "size")})
+        table = pd.DataFrame(rows)
+        scratch = out / ".predictions.tmp"
+        table.to_csv(scratch, index=False, lineterminator="\n")
+        os.replace(scratch, out / "predictions.csv")
+    except OSError as error:
+        raise UserError(
+            f"results cannot be written to {out} ({error.strerror}); free space or choose another folder"
+        ) from error
+    if bad:
+        raise UserError(f"{len(bad)} of {len(found)} pictures could not be read, the others are in {out}: {bad[0]}")
+    return table
+
+
+def colour_limits(threshold: dict) -> tuple[float, float]:
+    """Range of all pictures of a category: from the median of normal maps, with the normal-only threshold in the
+    middle.
+    """
+    low = threshold["map_scale"][0]
+    return low, low + 2 * max(threshold["map_tau"] - low, 1e-12)
+
+
+def _draw(result: dict, path: Path, target: Path, predictor: Predictor) -> None:
+    """target_map.png (viridis) and target_overlay.png (magma, opacity = score) at the original size."""
+    if result["map"] is None:
+        return
+    from matplotlib import colormaps
+    from PIL import Image
+
+    low, high = colour_limits(predictor.threshold)
+    value = images.paste_back(result["map"], result["size"], predictor.geometry)
+    seen = np.isfinite(value)
+    level = np.clip((np.where(seen, value, low) - low) / (high - low), 0, 1)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    heat = np.where(seen[..., None], colormaps["viridis"](level)[..., :3], 1.0)
+    rgb = images.decode(path) / 255
+    over = (1 - 0.7 * level[..., None]) * rgb + 0.7 * level[..., None] * colormaps["magma"](level)[..., :3]
+    for name, picture in (("map", heat), ("overlay", over)):
+        Image.fromarray((255 * picture).round().astype(np.uint8)).save(target.with_name(f"{target.name}_{name}.png"))
+
+
+def iterate(run, pictures, device: str = "auto") -> Iterator[dict]:
+    """Results one by one, for streams that do not fit into memory."""
+    predictor = Predictor(run, device)
+    for picture in _listed(pictures):
+        yield predictor(picture)
