@@ -246,11 +246,11 @@ def _differences(record: dict, paper: str, metric: str, core_only: bool) -> tupl
         if not theirs:
             silent.append(field)
         elif here is not None and not _same(here, theirs):
-            differ[field] = f"{field} {here} ({'paper' if stated else row['source']}: {theirs})"
+            differ[field] = f"{field} {here} ({f'paper {theirs}' if stated else theirs + ' in ' + row['source']})"
             if field in CORE and _forbids(field, theirs, here, core_only):
                 forbid[field] = differ[field]
     for field, (theirs, here) in _changed(record).items():
-        text = differ.setdefault(field, f"{field} {here} (paper: {theirs})")
+        text = differ.setdefault(field, f"{field} {here} (paper {theirs})")
         if _forbids(field, theirs, here, core_only):
             forbid[field] = text
     return differ, forbid, silent

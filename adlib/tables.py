@@ -1,8 +1,8 @@
 """Every table: the papers' own beside ours, and a summary of any runs, as DataFrame, Markdown, LaTeX and CSV.
 
 A table is a DataFrame of numbers in 0..1. A measured column `x` has `x sd`, `x low`, `x high` (95 %) and `x n` (seeds)
-beside it; `printed` turns numbers into percent and joins such columns. `attrs["notes"]` are sentences printed below,
-`attrs["decimals"]` the decimals of a percent. `runs` is described in adlib.published.
+beside it, in averages also `x of` ("3 of 15" categories). `printed` turns numbers into percent and joins such columns.
+`attrs["notes"]` are sentences printed below, `attrs["decimals"]` those of a percent. `runs`: see adlib.published.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from adlib import published
 from adlib.settings import UserError
 
 DASH = "-"
+PARTS = ("sd", "low", "high", "n", "of")  # columns beside a measured one
 SHORT = {"image_auroc": "I", "pixel_auroc": "P", "pixel_ap": "AP", "aupro": "AUPRO", "image_ap": "I-AP"}
 LONG = {
     "image_auroc": "image AUROC",
@@ -32,9 +33,9 @@ FLOOR = "mean_grey_auroc"  # AUROC of the image's mean grey value: what no detec
 def paper_table(runs, paper: str, table: str = "table1") -> pd.DataFrame:
     """A table of the paper in its row and column order: every published number, then ours, in 0..1.
 
-    Rows are categories (with the paper's averages) or, in a table of averages only, systems. Published columns are named
-    "system metric"; ours "ours metric" with sd, low, high, n, rivals that were run "system (here) metric"; `categories`
-    says "3 of 15" beside an average. `runs` may be None, or {published system: its runs} for an ablation table.
+    Rows are categories (with the paper's averages) or, in a table of averages only, systems. Published columns are
+    named "system metric", ours "ours metric", rivals that were run "system (here) metric". `runs` may be None, or
+    {published system: its runs} for an ablation table. Raises UserError for an unknown table.
     """
     cells = published.load(paper)
     if table not in set(cells["table"]):
@@ -50,7 +51,7 @@ def paper_table(runs, paper: str, table: str = "table1") -> pd.DataFrame:
     out = pd.DataFrame(
         [{"dataset": d, ("system" if by_system else "category"): k, **row} for (d, k), row in rows.items()]
     )
-    order = [c for c in out.columns if not c.startswith("ours ") and "(here)" not in c and c != "categories"]
+    order = [c for c in out.columns if not c.startswith("ours ") and "(here)" not in c]
     out = out[order + [c for c in out.columns if c not in order]]
     if out["dataset"].nunique() == 1:
         out = out.drop(columns="dataset")
@@ -88,15 +89,18 @@ def _ours(cells: pd.DataFrame, cell, runs, by_system: bool) -> dict:
     name = f"ours {cell.metric}" if reproduced else f"{cell.system} (here) {cell.metric}"
     out = {name: value.get("mean", np.nan), **{f"{name} {k}": value.get(k, np.nan) for k in ("sd", "low", "high")}}
     out[f"{name} n"] = value.get("n_seeds", 0)
-    if reproduced and cell.category in published.AVERAGES:
-        out["categories"] = f"{value.get('n_categories', 0)} of {published.n_categories(cells, cell)}"
+    if cell.category in published.AVERAGES:
+        out[f"{name} of"] = f"{value.get('n_categories', 0)} of {published.n_categories(cells, cell)}"
     return out
 
 
 def _partial(cells: pd.DataFrame, runs) -> list[str]:
     """What the paper's average is over the categories that we ran, where we did not run all of them."""
     notes = []
-    own = cells[cells["system"].isin(published.SYSTEM.values()) & ~cells["category"].isin((*published.AVERAGES, "all"))]
+    own = cells[
+        (cells["system"] == cells["paper"].map(published.SYSTEM))
+        & ~cells["category"].isin((*published.AVERAGES, "all"))
+    ]
     for (paper, system, metric), group in own.groupby(["paper", "system", "metric"], sort=False):
         used = _runs_of(runs, paper, system)
         both = [(c, published.measured(used, paper, c.dataset, c.category, metric)) for c in group.itertuples()]
@@ -121,10 +125,10 @@ def _notes(runs, paper: str, table: str) -> list[str]:
 
 
 def summary(runs) -> pd.DataFrame:
-    """One row per method, data set and category, with an average where there are several, for any data set; 0..1.
+    """One row per method, data set and category of any runs, with an average where there are several; 0..1.
 
-    Columns: method, dataset, category, backbone, image_size, epochs, setting ("paper", or "reduced: ..."), seeds, images, and
-    per metric `metric`, sd, low, high, n; the floor `mean_grey_auroc` where it was measured.
+    Columns: method, dataset, category, backbone, image_size, epochs, setting ("paper" or "reduced: ..."), seeds, images
+    and per metric `metric`, sd, low, high, n; the floor `mean_grey_auroc` where it was measured.
     """
     metrics = getattr(runs, "metrics", None)
     if metrics is None or not len(metrics):
@@ -135,11 +139,11 @@ def summary(runs) -> pd.DataFrame:
     for (method, dataset), group in single.groupby(["method", "dataset"], sort=True):
         categories = sorted(set(group["category"]))
         for category in categories + ["average"] * (len(categories) > 1):
-            rows.append(_summary_row(runs, method, dataset, category, names))
+            rows.append(_summary_row(runs, method, dataset, category, names, len(categories)))
     return pd.DataFrame(rows)
 
 
-def _summary_row(runs, method: str, dataset: str, category: str, names: list[str]) -> dict:
+def _summary_row(runs, method: str, dataset: str, category: str, names: list[str], n_categories: int) -> dict:
     found = published.records(runs, method, dataset)
     found = [r for r in found if category in ("average", r["category"])] or found
     row = {"method": method, "dataset": dataset, "category": category, **_setting(found)}
@@ -151,6 +155,8 @@ def _summary_row(runs, method: str, dataset: str, category: str, names: list[str
         if name != FLOOR:
             row |= {f"{name} {k}": value.get(k, np.nan) for k in ("sd", "low", "high")}
             row[f"{name} n"] = value.get("n_seeds", 0)
+            if category == "average":
+                row[f"{name} of"] = f"{value.get('n_categories', 0)} of {n_categories}"
     return row
 
 
@@ -180,7 +186,8 @@ def _measured_text(row, name: str, decimals: int) -> str:
     mean, sd, low, high = (number(row[c], name, decimals) for c in (name, f"{name} sd", f"{name} low", f"{name} high"))
     spread = f" ± {sd}" if sd != DASH else ""
     interval = f" [{low}, {high}]" if low != DASH else ""
-    return f"{mean}{spread}{interval} (n={int(row[f'{name} n'])})"
+    of = row.get(f"{name} of")
+    return f"{mean}{spread}{interval} (n={int(row[f'{name} n'])}{f', {of}' if isinstance(of, str) else ''})"
 
 
 def _cell(value, row, name: str, decimals: int) -> str:
@@ -194,7 +201,7 @@ def _header(name: str) -> str:
 
 
 def _pairs(columns: list[str], table: pd.DataFrame) -> dict[str, list[str]]:
-    """{system: its published metric columns}, for systems with the same two or more metrics side by side: "I/P" columns."""
+    """{system: its published metric columns} where there are two or more, to be printed as one column "I/P"."""
     systems: dict[str, list[str]] = {}
     for c in columns:
         system, _, metric = c.rpartition(" ")
@@ -206,7 +213,7 @@ def _pairs(columns: list[str], table: pd.DataFrame) -> dict[str, list[str]]:
 def printed(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text: percent, dashes for what is missing, sd and interval joined, "I/P" in one column."""
     decimals = table.attrs.get("decimals", 1)
-    parts = {f"{c} {k}" for c in table.columns for k in ("sd", "low", "high", "n") if f"{c} sd" in table.columns}
+    parts = {f"{c} {k}" for c in table.columns for k in PARTS if f"{c} sd" in table.columns}
     columns = [c for c in table.columns if c not in parts]
     pairs = _pairs(columns, table)
     joined = {c: system for system, group in pairs.items() for c in group}
