@@ -3,11 +3,7 @@
 Published values stand in data/published/*.csv in percent, as printed; measured values and `verdict` are 0..1.
 A published value v with d decimals stands for v +- 0.5 * 10^-d (specs/common 4.8).
 
-A `runs` argument is any object with
-    .metrics  DataFrame, one row per (method, dataset, category, metric), with the columns
-              mean, sd, n_seeds, n_images, low, high, interval_method
-    .runs     objects whose .record is a dict with
-              method, dataset, category, seed, config, protocol, metrics, paper_config
+What a `runs` argument is stands in adlib.measured.
 """
 
 import re
@@ -16,6 +12,8 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
+from adlib import measured
+from adlib.measured import AVERAGES, belongs
 from adlib.settings import PROJECT, UserError
 
 FOLDER = PROJECT / "data" / "published"
@@ -47,12 +45,10 @@ ORACLE = "{} (oracle best epoch)"
 PLAIN = ("parameters_million", "gmac", "seconds_per_image", "frames_per_second")  # units of their own, no percent
 NEVER_JUDGED = ("seconds_per_image", "frames_per_second")  # other hardware and code (specs/common 5)
 
-TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
-AVERAGES = ("average", "avg_textures", "avg_objects")
 N_CATEGORIES = {"mvtec_ad": 15, "btad": 3, "dagm": 10}
 
 # fields that make a run another experiment than the published one
-CORE = ("together", "image_size", "resize_mode", "resize", "backbone", "epochs")
+CORE = ("training", "image_size", "resize_mode", "resize", "backbone", "epochs")
 # fields that a run may choose without becoming another system; they are listed where they differ
 NEUTRAL = ("holdback", "mask_rule", "metric_size", "eval_every", "precision", "batch_size", "select", "cache_dtype")
 PIXEL_ONLY = ("mask_rule", "metric_size", "smoothing")
@@ -125,75 +121,9 @@ def protocol(paper: str, dataset: str) -> dict[str, dict]:
     return {field: _ROWS.get((paper, dataset, field), _ROWS[paper, "any", field]) for field in PROTOCOL[paper]}
 
 
-def _plain_name(category: str) -> str:
-    return re.sub(r"[\s_]", "", str(category)).lower()
-
-
-def _rows_of(runs, method: str, dataset: str, metric: str) -> pd.DataFrame:
-    """Rows of runs.metrics for single categories, indexed by their plain name."""
-    metrics = getattr(runs, "metrics", None)
-    if metrics is None or not len(metrics):
-        return pd.DataFrame()
-    hit = (metrics["method"] == method) & (metrics["dataset"] == dataset) & (metrics["metric"] == metric)
-    rows = metrics[hit & ~metrics["category"].isin(AVERAGES) & metrics["mean"].notna()]
-    return rows.set_axis([_plain_name(c) for c in rows["category"]])
-
-
-def records(runs, method: str | None = None, dataset: str | None = None) -> list[dict]:
-    """The run records of one method on one data set (or of all)."""
-    all_records = [run.record for run in getattr(runs, "runs", [])]
-    return [r for r in all_records if method in (None, r["method"]) and dataset in (None, r["dataset"])]
-
-
-def _belongs(category: str, group: str) -> bool:
-    is_texture = category in TEXTURES
-    return group == "average" or is_texture == (group == "avg_textures")
-
-
-def _mover(rows: pd.DataFrame) -> tuple[float, float]:
-    """95 % interval of a mean of independent estimates from their own intervals (MOVER: Zou and Donner 2008)."""
-    low = np.sqrt(((rows["mean"] - rows["low"]) ** 2).sum(skipna=False)) / len(rows)
-    high = np.sqrt(((rows["high"] - rows["mean"]) ** 2).sum(skipna=False)) / len(rows)
-    return float(rows["mean"].mean() - low), float(rows["mean"].mean() + high)
-
-
-def _sd_of_average(found: list[dict], names: set[str], metric: str) -> tuple[float, int]:
-    """(sd over seeds of the per-seed average, number of seeds that have every category): specs/common 4.8."""
-    per_seed: dict = {}
-    for record in found:
-        if _plain_name(record["category"]) in names and record["metrics"].get(metric) is not None:
-            per_seed.setdefault(record["seed"], {})[_plain_name(record["category"])] = record["metrics"][metric]
-    means = [np.mean(list(v.values())) for v in per_seed.values() if set(v) == names]
-    return (float(np.std(means, ddof=1)) if len(means) > 1 else np.nan), len(means)
-
-
-def measured(runs, method: str | None, dataset: str, category: str, metric: str) -> dict | None:
-    """Our numbers for a published cell, or None: mean, sd, n_seeds, n_images, low, high, interval_method, n_categories.
-
-    `metric` is the published name. An average is the unweighted mean over the categories that were run, with the sd
-    over seeds of the per-seed average and an interval combined from the categories' own, which are independent.
-    """
-    metric = OUR_METRIC.get(metric, metric)
-    rows = _rows_of(runs, method, dataset, metric)
-    if rows.empty:
-        return None
-    if category not in AVERAGES:
-        name = _plain_name(category)
-        if name == "all" and len(rows) == 1:
-            name = rows.index[0]
-        return {**rows.loc[name].to_dict(), "n_categories": 1} if name in rows.index else None
-    rows = rows[[_belongs(name, category) for name in rows["category"]]]
-    if rows.empty:
-        return None
-    low, high = _mover(rows)
-    sd, n_seeds = _sd_of_average(records(runs, method, dataset), set(rows.index), metric)
-    n = {
-        "n_seeds": n_seeds or int(rows["n_seeds"].min()),
-        "n_images": int(rows["n_images"].sum()),
-        "n_categories": len(rows),
-    }
-    how = "mover of " + "+".join(sorted(set(rows["interval_method"].astype(str))))
-    return {"mean": float(rows["mean"].mean()), "sd": sd, "low": low, "high": high, "interval_method": how, **n}
+def ours(runs, method: str | None, dataset: str, category: str, metric: str) -> dict | None:
+    """Our numbers for a published cell (published name of the metric), or None: see `measured.cell`."""
+    return measured.cell(runs, method, dataset, category, OUR_METRIC.get(metric, metric))
 
 
 def _same(ours, theirs) -> bool:
@@ -282,31 +212,31 @@ def erratum_of(cell) -> tuple[str, float | None]:
     return "; ".join(texts), float(own["corrected"].iloc[0]) if len(own) else None
 
 
-def _judge(value: float, half: float, ours: dict) -> tuple[str, str]:
+def _judge(value: float, half: float, here: dict) -> tuple[str, str]:
     """(verdict, reason) for comparable numbers of one scale: the published band value +- half against ours."""
-    low, high = ours["low"], ours["high"]
+    low, high = here["low"], here["high"]
     if np.isnan([low, high]).any():
         return "not comparable", "no interval was computed"
     if low <= value + half + 1e-12 and high >= value - half - 1e-12:
         return "reproduced", "published value inside the 95 % interval"
-    distance = max(0.0, abs(value - ours["mean"]) - half)
-    if ours["n_seeds"] >= 2 and distance <= 2 * ours["sd"]:
+    distance = max(0.0, abs(value - here["mean"]) - half)
+    if here["n_seeds"] >= 2 and distance <= 2 * here["sd"]:
         return "within noise", "outside the interval, within 2 sd over seeds"
     return "not reproduced", f"{distance:.3g} away from the mean, outside the interval"
 
 
-def _decide(cell, ours: dict | None, value: float, half: float, of: int, forbid: list[str]) -> tuple[str, str]:
-    if ours is None:
+def _decide(cell, here: dict | None, value: float, half: float, of: int, forbid: list[str]) -> tuple[str, str]:
+    if here is None:
         return "not run", "no run"
     if cell.metric in NEVER_JUDGED:
         return "not comparable", "other hardware and code: shown, never judged"
     if np.isnan(value):
         return "not comparable", "the paper has no number here"
-    if cell.category in AVERAGES and ours["n_categories"] < of:
-        forbid = [f"{ours['n_categories']} of {of} categories", *forbid]
+    if cell.category in AVERAGES and here["n_categories"] < of:
+        forbid = [f"{here['n_categories']} of {of} categories", *forbid]
     if forbid:
         return "not comparable", "; ".join(forbid)
-    return _judge(value, half, ours)
+    return _judge(value, half, here)
 
 
 def n_categories(cells: pd.DataFrame, cell) -> int:
@@ -318,7 +248,7 @@ def n_categories(cells: pd.DataFrame, cell) -> int:
     names = set(beside.loc[beside["value"].notna(), "category"])
     if not names:
         return N_CATEGORIES.get(cell.dataset, 1)
-    return sum(_belongs(name, cell.category) for name in names)
+    return sum(belongs(name, cell.category) for name in names)
 
 
 def _beside(cells: pd.DataFrame, cell) -> float:
@@ -334,30 +264,20 @@ def _row(cells: pd.DataFrame, cell, runs) -> dict:
     scale = 1 if cell.metric in PLAIN else 100
     erratum, corrected = erratum_of(cell)
     value = (cell.value if corrected is None else corrected) / scale
-    ours = measured(runs, method, cell.dataset, cell.category, cell.metric)
-    oracle = measured(runs, method, cell.dataset, cell.category, ORACLE.format(cell.metric))
-    found = records(runs, method, cell.dataset) if ours else []
-    if cell.category not in (*AVERAGES, "all"):
-        # a model of all categories together has one record for them all
-        found = [r for r in found if _plain_name(r["category"]) == _plain_name(cell.category)] or found
-    differ, forbid = _all_differences(found, cell)
+    here = ours(runs, method, cell.dataset, cell.category, cell.metric)
+    oracle = ours(runs, method, cell.dataset, cell.category, ORACLE.format(OUR_METRIC.get(cell.metric, cell.metric)))
+    differ, forbid = _all_differences(here["records"] if here else [], cell)
     half = 0.5 * 10.0**-cell.column_decimals / scale
-    decision, reason = _decide(cell, ours, value, half, n_categories(cells, cell), forbid)
-    numbers = (
-        ("sd", np.nan),
-        ("n_seeds", 0),
-        ("n_images", 0),
-        ("low", np.nan),
-        ("high", np.nan),
-        ("interval_method", ""),
-    )
+    decision, reason = _decide(cell, here, value, half, n_categories(cells, cell), forbid)
+    missing = dict.fromkeys(("sd", "low", "high"), np.nan) | {"n_seeds": 0, "n_images": 0, "interval_method": ""}
+    order = ("sd", "n_seeds", "n_images", "low", "high", "interval_method")
     return {
         **{k: getattr(cell, k) for k in ("table", "dataset", "category", "system", "metric")},
         "published": cell.value / scale,
         "erratum": erratum,
         "beside": _beside(cells, cell),
-        "measured": ours["mean"] if ours else np.nan,
-        **{k: (ours or {}).get(k, missing) for k, missing in numbers},
+        "measured": here["mean"] if here else np.nan,
+        **{k: (here or missing)[k] for k in order},
         "oracle": oracle["mean"] if oracle else np.nan,
         "differs": differ,
         "verdict": decision,
@@ -374,7 +294,7 @@ def verdict(runs, paper: str, systems: list[str] | None = None) -> pd.DataFrame:
     systems: rivals, or, with the runs of that variant, a row of an ablation table. Raises UserError for an unknown
     paper or system.
     """
-    cells = load(paper)
+    cells, runs = load(paper), measured.settings(runs)
     wanted = [SYSTEM[paper]] if systems is None else list(systems)
     valid = list(dict.fromkeys(cells["system"]))
     for system in wanted:

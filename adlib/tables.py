@@ -2,7 +2,7 @@
 
 A table is a DataFrame of numbers in 0..1. A measured column `x` has `x sd`, `x low`, `x high` (95 %) and `x n` (seeds)
 beside it, in averages also `x of` ("3 of 15" categories). `printed` turns numbers into percent and joins such columns.
-`attrs["notes"]` are sentences printed below, `attrs["decimals"]` those of a percent. `runs`: see adlib.published.
+`attrs["notes"]` are sentences printed below, `attrs["decimals"]` those of a percent. `runs`: see adlib.measured.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adlib import published
+from adlib import measured, published
 from adlib.settings import UserError
 
 DASH = "-"
@@ -24,10 +24,11 @@ LONG = {
     "pixel_ap": "pixel AP",
     "aupro": "AUPRO",
     "aupro@0.3": "AUPRO (FPR <= 0.3)",
-    "mean_grey_auroc": "AUROC of the mean grey (floor)",
+    "mean_grey_auroc": "mean grey AUROC (floor)",
     "image_size": "side",
 }
 FLOOR = "mean_grey_auroc"  # AUROC of the image's mean grey value: what no detector should fall below
+MAIN = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3", published.ORACLE.format("image_auroc"), FLOOR)
 
 
 def paper_table(runs, paper: str, table: str = "table1") -> pd.DataFrame:
@@ -40,7 +41,7 @@ def paper_table(runs, paper: str, table: str = "table1") -> pd.DataFrame:
     cells = published.load(paper)
     if table not in set(cells["table"]):
         raise UserError(f"unknown table {table!r} of {paper}; valid: {', '.join(dict.fromkeys(cells['table']))}")
-    cells = cells[cells["table"] == table]
+    cells, runs = cells[cells["table"] == table], _read(runs)
     by_system = set(cells["category"]) <= {"average", "all"}
     rows: dict[tuple, dict] = {}
     for cell in cells.itertuples(index=False):
@@ -66,12 +67,17 @@ def _published(cell, by_system: bool) -> dict:
     return {cell.metric if by_system else f"{cell.system} {cell.metric}": cell.value / scale}
 
 
+def _read(runs):
+    """The runs with their metrics read once; a mapping stays one."""
+    return {k: measured.settings(v) for k, v in runs.items()} if isinstance(runs, Mapping) else measured.settings(runs)
+
+
 def _runs_of(runs, paper: str, system: str):
     """The runs behind one published system: a variant of an ablation has its own, all others share one object."""
     if isinstance(runs, Mapping):
-        return runs.get(system)
+        return runs.get(system, [])
     is_other_variant = published.VARIANT.match(system) and system not in published.DEFAULTS.get(paper, ())
-    return None if is_other_variant else runs
+    return [] if is_other_variant else runs
 
 
 def _ours(cells: pd.DataFrame, cell, runs, by_system: bool) -> dict:
@@ -79,9 +85,7 @@ def _ours(cells: pd.DataFrame, cell, runs, by_system: bool) -> dict:
     method = published.method_of(cell.paper, cell.system)
     twice = cell.system in published.BESIDE.values()  # one method, two published columns: shown once
     own = _runs_of(runs, cell.paper, cell.system)
-    value = (
-        None if method is None or twice else published.measured(own, method, cell.dataset, cell.category, cell.metric)
-    )
+    value = None if method is None or twice else published.ours(own, method, cell.dataset, cell.category, cell.metric)
     reproduced = by_system or cell.system == published.SYSTEM[cell.paper]
     if value is None and not reproduced:
         return {}
@@ -89,7 +93,7 @@ def _ours(cells: pd.DataFrame, cell, runs, by_system: bool) -> dict:
     name = f"ours {cell.metric}" if reproduced else f"{cell.system} (here) {cell.metric}"
     out = {name: value.get("mean", np.nan), **{f"{name} {k}": value.get(k, np.nan) for k in ("sd", "low", "high")}}
     out[f"{name} n"] = value.get("n_seeds", 0)
-    if cell.category in published.AVERAGES:
+    if cell.category in measured.AVERAGES:
         out[f"{name} of"] = f"{value.get('n_categories', 0)} of {published.n_categories(cells, cell)}"
     return out
 
@@ -98,12 +102,11 @@ def _partial(cells: pd.DataFrame, runs) -> list[str]:
     """What the paper's average is over the categories that we ran, where we did not run all of them."""
     notes = []
     own = cells[
-        (cells["system"] == cells["paper"].map(published.SYSTEM))
-        & ~cells["category"].isin((*published.AVERAGES, "all"))
+        (cells["system"] == cells["paper"].map(published.SYSTEM)) & ~cells["category"].isin((*measured.AVERAGES, "all"))
     ]
     for (paper, system, metric), group in own.groupby(["paper", "system", "metric"], sort=False):
         used = _runs_of(runs, paper, system)
-        both = [(c, published.measured(used, paper, c.dataset, c.category, metric)) for c in group.itertuples()]
+        both = [(c, published.ours(used, paper, c.dataset, c.category, metric)) for c in group.itertuples()]
         values = [c.value for c, ours in both if ours]
         if 0 < len(values) < len(group):
             over = f"{len(values)} of {len(group)} categories run here"
@@ -115,7 +118,8 @@ def _notes(runs, paper: str, table: str) -> list[str]:
     """Sentences below a table: what is reduced in our runs, and the errata of this table."""
     notes = []
     for own in runs.values() if isinstance(runs, Mapping) else [runs]:
-        texts = [t for r in published.records(own, paper) for t in published.reduced(r, isinstance(runs, Mapping))]
+        records = [r for setting in measured.settings(own) if setting.method == paper for r in setting.records]
+        texts = [t for r in records for t in published.reduced(r, isinstance(runs, Mapping))]
         if texts:
             notes.append(f"Reduced runs of {paper}: {', '.join(dict.fromkeys(texts))}; not comparable with the paper.")
     errata = published.errata(paper)
@@ -124,32 +128,31 @@ def _notes(runs, paper: str, table: str) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def summary(runs) -> pd.DataFrame:
-    """One row per method, data set and category of any runs, with an average where there are several; 0..1.
+def summary(runs, metrics: list[str] | None = None) -> pd.DataFrame:
+    """One row per method, data set, setting and category of any runs, with an average where there are several; 0..1.
 
     Columns: method, dataset, category, backbone, image_size, epochs, setting ("paper" or "reduced: ..."), seeds, images
-    and per metric `metric`, sd, low, high, n; the floor `mean_grey_auroc` where it was measured.
+    and per metric `metric`, sd, low, high, n. `metrics` picks them; default: the main ones, the best epoch on the test
+    set (oracle) and the floor `mean_grey_auroc`, as far as they were measured.
     """
-    metrics = getattr(runs, "metrics", None)
-    if metrics is None or not len(metrics):
+    found = measured.settings(runs)
+    if not found:
         raise UserError("no finished run to summarise; `adlib.reproduce(...)` or `python -m adlib batch` makes them")
-    single = metrics[~metrics["category"].isin(published.AVERAGES)]
-    names = [m for m in dict.fromkeys(single["metric"]) if m != FLOOR] + [FLOOR] * (FLOOR in set(single["metric"]))
+    known = {m for setting in found for m in setting.metrics["metric"]}
+    names = [m for m in metrics or MAIN if m in known]
     rows = []
-    for (method, dataset), group in single.groupby(["method", "dataset"], sort=True):
-        categories = sorted(set(group["category"]))
+    for setting in found:
+        categories = sorted(set(setting.metrics["category"]))
         for category in categories + ["average"] * (len(categories) > 1):
-            rows.append(_summary_row(runs, method, dataset, category, names, len(categories)))
+            rows.append(_summary_row(setting, category, names, len(categories)))
     return pd.DataFrame(rows)
 
 
-def _summary_row(runs, method: str, dataset: str, category: str, names: list[str], n_categories: int) -> dict:
-    found = published.records(runs, method, dataset)
-    found = [r for r in found if category in ("average", r["category"])] or found
-    row = {"method": method, "dataset": dataset, "category": category, **_setting(found)}
-    values = {name: published.measured(runs, method, dataset, category, name) or {} for name in names}
+def _summary_row(setting: measured.Setting, category: str, names: list[str], n_categories: int) -> dict:
+    values = {m: measured.cell([setting], setting.method, setting.dataset, category, m) or {} for m in names}
     known = [v for v in values.values() if v]
-    row |= {"seeds": max(v["n_seeds"] for v in known), "images": max(v["n_images"] for v in known)}
+    row = {"method": setting.method, "dataset": setting.dataset, "category": category, **_setting(setting.records)}
+    row |= {k: max((v[n] for v in known), default=0) for k, n in (("seeds", "n_seeds"), ("images", "n_images"))}
     for name, value in values.items():
         row[name] = value.get("mean", np.nan)
         if name != FLOOR:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from fake_runs import fake_runs
 
-from adlib import published
+from adlib import measured, published
 from adlib.settings import UserError
 
 KEY = ["paper", "table", "dataset", "category", "system", "metric"]
@@ -21,9 +21,9 @@ def recomputed_means() -> dict[tuple, tuple[Fraction, Fraction, int]]:
     out = {}
     for key, group in cells.groupby(["paper", "table", "dataset", "system", "metric"]):
         exact = {c.category: Fraction(str(c.value)) for c in group.itertuples()}
-        rows = {c: v for c, v in exact.items() if c not in (*published.AVERAGES, "all")}
-        for average in set(exact) & set(published.AVERAGES) if rows else ():
-            kept = [v for c, v in rows.items() if published._belongs(c, average)]
+        rows = {c: v for c, v in exact.items() if c not in (*measured.AVERAGES, "all")}
+        for average in set(exact) & set(measured.AVERAGES) if rows else ():
+            kept = [v for c, v in rows.items() if measured.belongs(c, average)]
             decimals = group["column_decimals"].iloc[0]
             out[(*key[:3], average, *key[3:])] = (sum(kept) / len(kept), exact[average], decimals)
     return out
@@ -164,7 +164,7 @@ def test_errata_of_text_follow_from_the_tables():
 def test_protocol_says_what_each_paper_states():
     """Only stated values are stated: the report never names a size, paper 01 trains one model for all categories."""
     assert published.PROTOCOL["simplenet"]["image_size"] == "not stated"
-    assert published.PROTOCOL["improved_mae"]["together"] == "true"
+    assert published.PROTOCOL["improved_mae"]["training"] == "together"
     assert published.protocol("validflow", "mvtec_ad")["image_size"]["stated"] == "768"
     assert published.protocol("validflow", "mtd")["image_size"]["stated"] == "384"
     assert {frozenset(fields) for fields in published.PROTOCOL.values()} == {frozenset(published.PROTOCOL["draem"])}
@@ -236,7 +236,7 @@ def test_another_training_setting_is_not_comparable():
     runs = fake_runs({("bottle", "image_auroc"): [0.993]}, method="improved_mae", paper_config=config)
     table = published.verdict(runs, "improved_mae").set_index("category")
     assert table.loc["bottle", "verdict"] == "not comparable"
-    assert "together False (paper true)" in table.loc["bottle", "reason"]
+    assert "training per category (paper together)" in table.loc["bottle", "reason"]
 
 
 def test_selection_on_the_test_set_is_listed_and_the_oracle_stands_beside():
@@ -271,7 +271,7 @@ def test_average_over_some_categories_is_not_comparable():
     row = cell_of(two, "average")
     assert (row["verdict"], row["n_images"]) == ("not comparable", 160)
     assert "2 of 15 categories" in row["reason"]
-    five = fake_runs({(c, "image_auroc"): [0.998] for c in published.TEXTURES})
+    five = fake_runs({(c, "image_auroc"): [0.998] for c in measured.TEXTURES})
     assert cell_of(five, "avg_textures")["verdict"] == "reproduced"
     assert cell_of(five, "avg_objects")["verdict"] == "not run"
 
@@ -279,7 +279,7 @@ def test_average_over_some_categories_is_not_comparable():
 def test_average_has_the_sd_of_per_seed_averages():
     """Seeds (0.90, 0.96), (1.00, 0.90): means 0.93, 0.95, sd 0.01414; half the interval 0.01 * sqrt(2) / 2."""
     runs = fake_runs({("bottle", "image_auroc"): [0.90, 1.00], ("cable", "image_auroc"): [0.96, 0.90]})
-    value = published.measured(runs, "simplenet", "mvtec_ad", "average", "image_auroc")
+    value = published.ours(runs, "simplenet", "mvtec_ad", "average", "image_auroc")
     assert value["mean"] == pytest.approx(0.94)
     assert value["sd"] == pytest.approx(0.0141421, abs=1e-6)
     assert (value["n_seeds"], value["n_categories"]) == (2, 2)
@@ -289,7 +289,7 @@ def test_average_has_the_sd_of_per_seed_averages():
 def test_undefined_category_is_left_out_of_the_average():
     """A category with one class only has a NaN AUROC: left out, and the average says so."""
     runs = fake_runs({("bottle", "image_auroc"): [0.9], ("cable", "image_auroc"): [np.nan]})
-    assert published.measured(runs, "simplenet", "mvtec_ad", "average", "image_auroc")["n_categories"] == 1
+    assert published.ours(runs, "simplenet", "mvtec_ad", "average", "image_auroc")["n_categories"] == 1
     assert cell_of(runs, "cable")["verdict"] == "not run"
 
 
@@ -340,3 +340,24 @@ def test_unknown_names_are_one_sentence():
         published.load("simplnet")
     with pytest.raises(UserError, match=r"unknown system 'X'.*CutPaste"):
         published.verdict(None, "simplenet", systems=["X"])
+
+
+def test_settings_are_kept_apart_and_the_papers_comes_first():
+    """A folder with a quick run (0.80) and a run in the paper's setting (1.00): the verdict is about the latter."""
+    quick = fake_runs({("bottle", "image_auroc"): [0.8]}, config={"epochs": 2}, run_hash="quick")
+    full = fake_runs({("bottle", "image_auroc"): [1.0]}, run_hash="full")
+    both = type(quick)(metrics=pd.concat([quick.metrics, full.metrics]), runs=quick.runs + full.runs)
+    assert cell_of(both)["measured"] == 1.0
+    assert [s.departures for s in measured.settings(both)] == [0, 1]
+
+
+def test_one_model_for_all_categories_has_one_record_for_them():
+    """Paper 01: the values of a category stand in the record's `per_category`."""
+    config = {"image_size": 224, "resize_mode": "squash", "epochs": 1000}
+    runs = fake_runs({("bottle", "image_auroc"): [0.99, 0.99]}, "improved_mae", paper_config=config)
+    for run in runs.runs:
+        run.record["per_category"] = {"bottle": {"metrics": run.record.pop("metrics")}}
+        run.record |= {"category": "together", "protocol": {"training": "together"}}
+    table = published.verdict(runs, "improved_mae").set_index("category")
+    assert table.loc["bottle", "verdict"] == "reproduced"
+    assert "training" not in table.loc["bottle", "differs"]

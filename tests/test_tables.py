@@ -95,7 +95,7 @@ def test_summary_has_one_row_per_category_of_any_data_set():
     assert (table.loc[0, "mean_grey_auroc"], table.loc[2, "image_auroc of"]) == (0.6, "2 of 2")
     text = tables.printed(table)
     assert text.loc[0, "image AUROC"] == "85.0 ± 7.1 [84.0, 86.0] (n=2)"
-    assert text.loc[1, "AUROC of the mean grey (floor)"] == "-"
+    assert text.loc[1, "mean grey AUROC (floor)"] == "-"
 
 
 def test_summary_of_the_papers_setting_says_paper():

@@ -1,0 +1,140 @@
+"""Finished runs as the numbers of a table: settings kept apart, one value per cell, averages over categories.
+
+A `runs` argument is any object with
+    .metrics  DataFrame, one row per (method, dataset, category, metric), with the columns
+              mean, sd, n_seeds, n_images, low, high, interval_method and, where settings are mixed, hash
+    .runs     objects whose .record is the content of run.json
+Its metrics are read once (they are bootstrapped on access): `settings` turns it into a list that all functions accept.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
+AVERAGES = ("average", "avg_textures", "avg_objects")
+
+
+@dataclass
+class Setting:
+    """Runs of one method on one data set with one configuration: rows of the metrics and the records behind them."""
+
+    method: str
+    dataset: str
+    metrics: pd.DataFrame
+    records: list[dict]
+
+    @property
+    def departures(self) -> int:
+        """Number of configuration fields that are not the paper's."""
+        paper = self.records[0].get("paper_config") or {}
+        return sum(v != paper[k] for k, v in (self.records[0].get("config") or {}).items() if k in paper)
+
+
+def plain(category: str) -> str:
+    """ "Class1", "class_1" -> "class1": one spelling for comparing names of categories."""
+    return re.sub(r"[\s_]", "", str(category)).lower()
+
+
+def belongs(category: str, average: str) -> bool:
+    """Whether a category of MVTec AD is part of avg_textures, avg_objects or average."""
+    return average == "average" or (category in TEXTURES) == (average == "avg_textures")
+
+
+def _values(record: dict) -> dict[str, dict]:
+    """{category: {metric: value}}; a model of all categories together has several."""
+    if "per_category" in record:
+        return {c: found["metrics"] for c, found in record["per_category"].items()}
+    return {record["category"]: record["metrics"]}
+
+
+def settings(runs) -> list[Setting]:
+    """The settings in the runs, nearest to the paper's first. Altered data or other weights make another setting."""
+    if isinstance(runs, list):
+        return runs
+    metrics = None if runs is None else runs.metrics
+    if metrics is None or not len(metrics):
+        return []
+    groups: dict[tuple, list[dict]] = {}
+    hashes: dict[tuple, list] = {}
+    for record in (run.record for run in runs.runs):
+        what = [record.get("config"), (record.get("protocol") or {}).get("training")]
+        key = (record["method"], record["dataset"], json.dumps(what, sort_keys=True, default=str))
+        known = hashes.setdefault((*key, record["category"]), [])
+        if record.get("hash") not in known:
+            known.append(record.get("hash"))
+        groups.setdefault((*key, known.index(record.get("hash"))), []).append(record)
+    found = [_setting(*key[:2], metrics, records) for key, records in groups.items()]
+    return sorted(found, key=lambda s: (s.method, s.dataset, s.departures))
+
+
+def _setting(method: str, dataset: str, metrics: pd.DataFrame, records: list[dict]) -> Setting:
+    own = metrics[(metrics["method"] == method) & (metrics["dataset"] == dataset)]
+    if "hash" in own:
+        own = own[own["hash"].isin([r.get("hash") for r in records])]
+    return Setting(method, dataset, own[~own["category"].isin(AVERAGES)], records)
+
+
+def cell(runs, method: str | None, dataset: str, category: str, metric: str) -> dict | None:
+    """One cell from the first setting that has it, or None: mean, sd, n_seeds, n_images, low, high (0..1),
+    interval_method, n_categories, records.
+
+    An average is the unweighted mean over the categories that were run, with the sd over seeds of the per-seed average
+    (specs/common 4.8). "all" is the only category of a data set without categories.
+    """
+    for setting in settings(runs):
+        if (setting.method, setting.dataset) == (method, dataset):
+            found = _cell(setting, category, metric)
+            if found:
+                return found
+    return None
+
+
+def _cell(setting: Setting, category: str, metric: str) -> dict | None:
+    rows = setting.metrics[(setting.metrics["metric"] == metric) & setting.metrics["mean"].notna()]
+    rows = rows.set_axis([plain(c) for c in rows["category"]])
+    if category in AVERAGES:
+        rows = rows[[belongs(c, category) for c in rows["category"]]]
+        return None if rows.empty else _average(setting, rows, metric)
+    name = rows.index[0] if category == "all" and len(rows) == 1 else plain(category)
+    if name not in rows.index:
+        return None
+    numbers = rows.loc[name, ["mean", "sd", "n_seeds", "n_images", "low", "high", "interval_method"]].to_dict()
+    return {**numbers, "n_categories": 1, "records": _records(setting, {name})}
+
+
+def _records(setting: Setting, names: set[str]) -> list[dict]:
+    return [r for r in setting.records if names & {plain(c) for c in _values(r)}]
+
+
+def _average(setting: Setting, rows: pd.DataFrame, metric: str) -> dict:
+    names = set(rows.index)
+    per_seed: dict[int, dict[str, float]] = {}
+    for record in setting.records:
+        for category, values in _values(record).items():
+            if plain(category) in names and values.get(metric) is not None:
+                per_seed.setdefault(record["seed"], {})[plain(category)] = values[metric]
+    means = [np.mean(list(v.values())) for v in per_seed.values() if set(v) == names]
+    low, high = _mover(rows)
+    return {
+        "mean": float(rows["mean"].mean()),
+        "sd": float(np.std(means, ddof=1)) if len(means) > 1 else np.nan,
+        "n_seeds": len(means) or int(rows["n_seeds"].min()),
+        "n_images": int(rows["n_images"].sum()),
+        "low": low,
+        "high": high,
+        "interval_method": "mover of " + "+".join(sorted(set(rows["interval_method"].astype(str)))),
+        "n_categories": len(rows),
+        "records": _records(setting, names),
+    }
+
+
+def _mover(rows: pd.DataFrame) -> tuple[float, float]:
+    """95 % interval of a mean of independent estimates from their own intervals (MOVER: Zou and Donner 2008)."""
+    mean = float(rows["mean"].mean())
+    low = np.sqrt(((rows["mean"] - rows["low"]) ** 2).sum(skipna=False)) / len(rows)
+    high = np.sqrt(((rows["high"] - rows["mean"]) ** 2).sum(skipna=False)) / len(rows)
+    return mean - float(low), mean + float(high)
