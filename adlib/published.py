@@ -176,7 +176,9 @@ def _differences(record: dict, paper: str, metric: str, core_only: bool) -> tupl
         if not theirs:
             silent.append(field)
         elif here is not None and not _same(here, theirs):
-            differ[field] = f"{field} {here} ({f'paper {theirs}' if stated else theirs + ' in ' + row['source']})"
+            differ[field] = (
+                f"{field} {here} ({f'paper {theirs}' if stated else theirs + ' in ' + row['source'].partition(',')[0]})"
+            )
             if field in CORE and _forbids(field, theirs, here, core_only):
                 forbid[field] = differ[field]
     for field, (theirs, here) in _changed(record).items():
@@ -187,14 +189,14 @@ def _differences(record: dict, paper: str, metric: str, core_only: bool) -> tupl
 
 
 def _all_differences(found: list[dict], cell) -> tuple[str, list[str]]:
-    """(text of every difference, the forbidding ones) over all records of a cell, without repetition."""
+    """(text of every difference, names of the forbidding fields) over all records of a cell, without repetition."""
     variant = bool(VARIANT.match(cell.system)) and cell.system not in DEFAULTS.get(cell.paper, ())
     differ, forbid, silent = [], [], []
     for record in found:
         d, f, s = _differences(record, cell.paper, cell.metric, variant)
-        differ, forbid, silent = [*differ, *d.values()], [*forbid, *f.values()], [*silent, *s]
+        differ, forbid, silent = [*differ, *d.values()], [*forbid, *f], [*silent, *s]
         if variant and not set(_changed(record)) - {*NEUTRAL, *CORE}:
-            forbid.append("the runs are the default setting, not this variant")
+            forbid.append("being the default setting, not this variant")
     if silent:
         differ.append("not stated: " + ", ".join(dict.fromkeys(silent)))
     return "; ".join(dict.fromkeys(differ)), list(dict.fromkeys(forbid))
@@ -232,10 +234,10 @@ def _decide(cell, here: dict | None, value: float, half: float, of: int, forbid:
         return "not comparable", "other hardware and code: shown, never judged"
     if np.isnan(value):
         return "not comparable", "the paper has no number here"
-    if cell.category in AVERAGES and here["n_categories"] < of:
-        forbid = [f"{here['n_categories']} of {of} categories", *forbid]
-    if forbid:
-        return "not comparable", "; ".join(forbid)
+    some = cell.category in AVERAGES and here["n_categories"] < of
+    reasons = [f"{here['n_categories']} of {of} categories"] * some + [f"differs in {', '.join(forbid)}"] * bool(forbid)
+    if reasons:
+        return "not comparable", "; ".join(reasons)
     return _judge(value, half, here)
 
 

@@ -170,7 +170,41 @@ def _setting(found: list[dict]) -> dict:
         values = dict.fromkeys(str((r.get("config") or {}).get(field, DASH)) for r in found)
         out[field] = ", ".join(values) or DASH
     texts = dict.fromkeys(t for r in found for t in published.reduced(r))
-    return {**out, "setting": "reduced: " + ", ".join(texts) if texts else "paper"}
+    # size, backbone and epochs have columns of their own
+    other = [t.partition(" (paper")[0] for t in texts if t.split()[0] not in published.CORE]
+    return {**out, "setting": ": ".join(["reduced", *([", ".join(other)] if other else [])]) if texts else "paper"}
+
+
+def verdict_table(verdict: pd.DataFrame) -> pd.DataFrame:
+    """What `published.verdict` or `check` returned, narrow enough to print: measured columns joined, the differences
+    from the paper as letters whose meaning stands in the notes.
+    """
+    out = verdict[
+        [
+            c
+            for c in ("table", "dataset", "category", "system", "metric", "published", "beside", "oracle")
+            if _tells(verdict, c)
+        ]
+    ]
+    out = out.assign(ours=verdict["measured"], **{f"ours {k}": verdict[k] for k in ("sd", "low", "high")})
+    out["ours n"] = verdict["n_seeds"]
+    texts = [t for t in dict.fromkeys(verdict["differs"]) if t]
+    letters = {t: f"({i + 1})" for i, t in enumerate(texts)}
+    out = out.assign(
+        differs=verdict["differs"].map(letters).fillna(""), verdict=verdict["verdict"], reason=verdict["reason"]
+    )
+    counts = verdict["verdict"].value_counts()
+    errata = [e for e in dict.fromkeys(verdict["erratum"]) if e]
+    out.attrs["notes"] = [", ".join(f"{counts.get(v, 0)} {v}" for v in published.VERDICTS)]
+    out.attrs["notes"] += [f"{letters[t]} {t}" for t in texts] + [f"Erratum: {e}" for e in errata]
+    return out
+
+
+def _tells(table: pd.DataFrame, column: str) -> bool:
+    """Whether a column is worth printing: the published value and metric always, others where they vary or exist."""
+    if column in ("beside", "oracle"):
+        return bool(table[column].notna().any())
+    return column in ("category", "metric", "published") or table[column].nunique() > 1
 
 
 def number(value: float, metric: str = "", decimals: int = 1) -> str:

@@ -90,12 +90,33 @@ def test_summary_has_one_row_per_category_of_any_data_set():
     cells |= {("mono", "mean_grey_auroc"): [0.6, 0.6]}
     table = tables.summary(fake_runs(cells, dataset="elpv", config={"epochs": 3}))
     assert list(table["category"]) == ["mono", "poly", "average"]
-    assert table.loc[0, "setting"] == "reduced: epochs 3 (paper 160)"
+    assert table.loc[0, "setting"] == "reduced"
     assert table.loc[2, "image_auroc"] == pytest.approx(0.775)
     assert (table.loc[0, "mean_grey_auroc"], table.loc[2, "image_auroc of"]) == (0.6, "2 of 2")
     text = tables.printed(table)
     assert text.loc[0, "image AUROC"] == "85.0 ± 7.1 [84.0, 86.0] (n=2)"
     assert text.loc[1, "mean grey AUROC (floor)"] == "-"
+
+
+def test_summary_tells_settings_apart():
+    """Size, backbone and epochs have columns; any other departure stands behind "reduced"."""
+    runs = fake_runs({("bottle", "image_auroc"): [0.9]}, config={"epochs": 3, "noise_std": 0.5})
+    assert tables.summary(runs).loc[0, "setting"] == "reduced: noise_std 0.5"
+
+
+def test_verdict_table_is_narrow_and_counts():
+    """36 cells of the report: bottle reproduced, two averages partial, 33 not run; differences stand once, below."""
+    table = tables.verdict_table(published.verdict(fake_runs({("bottle", "image_auroc"): [0.995]}), "simplenet"))
+    assert "1 reproduced, 0 within noise, 0 not reproduced, 2 not comparable, 33 not run" in table.attrs["notes"]
+    row = tables.printed(table).set_index(["category", "metric"]).loc[("bottle", "image_auroc")]
+    assert (row["published"], row["beside"], row["ours"], row["verdict"]) == (
+        "100.0",
+        "100.0",
+        "99.5 [98.5, 100.5] (n=1)",
+        "reproduced",
+    )
+    assert row["differs"] == "(1)"
+    assert "(1) holdback 0.1 (0 in the authors' code)" in table.attrs["notes"][1]
 
 
 def test_summary_of_the_papers_setting_says_paper():
