@@ -51,9 +51,9 @@ class Predictor:
         self.threshold = known[category or next(iter(known))]["threshold"]
         self.detector = run.detector(self.device)
         self.geometry = geometry(self.detector.config)
-        grey = np.full((3, self.geometry.image_size, self.geometry.image_size), 128, np.uint8)
         for _ in range(WARM_UP):
-            self._network(grey)
+            self(np.full((self.geometry.image_size,) * 2 + (3,), 128, np.uint8))
+        images.Image.init()  # Pillow loads its codecs at the first picture
 
     @torch.inference_mode()
     def _network(self, picture: np.ndarray):
@@ -105,8 +105,8 @@ def predict(run, pictures, device: str = "auto", category: str | None = None, ma
     float32. Raises UserError for a picture that cannot be read.
     """
     predictor = Predictor(run, device, category)
-    rows = []
-    for picture in _listed(pictures):
+    pictures, rows = list(_listed(pictures)), []
+    for picture in pictures:
         name = str(picture) if isinstance(picture, str | Path) else f"array {len(rows)}"
         found = predictor(picture)
         del found["size"]

@@ -118,7 +118,7 @@ def _train(plan: Plan, device: str) -> None:
 
     partial = plan.folder.with_name(plan.folder.name + ".partial")
     try:
-        with _locked(plan.folder.with_name(plan.folder.name + ".lock")):
+        with _locked(plan.folder.with_name(f".{plan.folder.name}.lock")):
             if _whole(plan.folder):
                 return
             partial.mkdir(parents=True, exist_ok=True)
@@ -136,9 +136,9 @@ def _train(plan: Plan, device: str) -> None:
 def _locked(path: Path):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
+        # The lock ends with the process, however it ends; the empty file stays, or a third process could slip in.
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-        path.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> "Run":

@@ -66,6 +66,15 @@ def holdback(table: pd.DataFrame, share: float = 0.1) -> tuple[pd.DataFrame, pd.
     return train[~held], train[held]
 
 
+def where(dataset: str) -> str:
+    """Where a data set lies and whether it is there, as one phrase for people."""
+    source = _source(dataset)
+    root = source.root()
+    if not source.advice:
+        return f"embedded, {', '.join(source.categories(root))}"
+    return f"{root}: {', '.join(source.categories(root))}" if root.is_dir() else f"missing at {root}; {source.advice}"
+
+
 def _source(dataset: str) -> DataSet:
     if dataset not in DATASETS:
         raise UserError(f"unknown data set {dataset!r}{_guess(dataset, datasets())}; valid are {', '.join(datasets())}")
