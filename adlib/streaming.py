@@ -62,7 +62,7 @@ class PixelMetrics:
     def compute(self, exact: bool = False) -> dict[str, float]:
         """Values, each with `<name>_bound` on its absolute error, and counts; warns where a bound exceeds 5e-4.
 
-        exact=True reads the spool instead: bounds are 0; memory some 45 B per anomalous pixel and 30 MB.
+        exact=True reads the spool instead: bounds are 0; memory some 60 B per anomalous pixel and 30 MB.
         """
         if exact and self.spool is None:
             raise UserError('exact=True needs the scores on disk: create PixelMetrics(spool="a new folder")')
