@@ -1,0 +1,57 @@
+# The engine of `python -m adlib batch FILE`, which writes the plan that is read here and calls:
+#     snakemake --snakefile Snakefile --config plan=PLAN --cores N
+# Targets are executed notebooks; whether a run is whole is decided by its own folder (see adlib/batch.py).
+import json
+import sys
+from pathlib import Path
+
+PLAN = config["plan"]
+FOUND = json.loads(Path(PLAN).read_text())
+ITEMS, EXECUTED = FOUND["items"], FOUND["executed"]
+
+
+def resource(name):
+    return lambda wildcards: ITEMS[wildcards.item]["resources"][name]
+
+
+wildcard_constraints:
+    item="[^/]+",
+
+
+localrules:
+    all,
+
+
+rule all:
+    input:
+        [item["sheet"] for item in ITEMS.values()],
+
+
+rule run:
+    output:
+        update(EXECUTED + "/runs/{item}.ipynb"),
+    log:
+        EXECUTED + "/logs/{item}.out",
+    threads: resource("threads")
+    resources:
+        gpu=resource("gpu"),
+        mem_mb=resource("mem_mb"),
+        runtime=resource("runtime"),
+    shell:
+        "{sys.executable:q} -m adlib.engine {PLAN:q} {wildcards.item:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        lambda wildcards: [ITEMS[wildcards.item]["notebook"], *ITEMS[wildcards.item]["needs"]],
+    output:
+        update(EXECUTED + "/{item}.ipynb"),
+    log:
+        EXECUTED + "/logs/{item}.out",
+    threads: resource("threads")
+    resources:
+        gpu=resource("gpu"),
+        mem_mb=resource("mem_mb"),
+        runtime=resource("runtime"),
+    shell:
+        "{sys.executable:q} -m adlib.engine {PLAN:q} {wildcards.item:q} > {log:q} 2>&1"
