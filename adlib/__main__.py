@@ -91,7 +91,7 @@ def _check(args) -> int:
     from adlib import published, runs, tables
 
     verdicts, ok = published.check(runs.find(args.runs), args.paper)
-    print(tables.to_markdown(verdicts))
+    print(tables.to_markdown(tables.verdict_table(verdicts)))
     return 0 if ok else 1
 
 

@@ -179,7 +179,7 @@ class Run:
     @functools.cached_property
     def scores(self) -> pd.DataFrame:
         """One row per test image: category, path, label, defect, score, decision."""
-        return pd.read_csv(self.path / "scores.csv", float_precision="round_trip")
+        return pd.read_csv(self.path / "scores.csv")
 
     @functools.cached_property
     def history(self) -> pd.DataFrame:

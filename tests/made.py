@@ -1,0 +1,48 @@
+"""A small data set made by code: stripes, with a bright square as the only defect; in the `folder` layout."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = 72
+# The smallest SimpleNet that learns something in a second or two.
+CONFIG = {
+    "backbone": "tf_efficientnet_lite0",
+    "image_size": 64,
+    "resize": None,
+    "resize_mode": "squash",
+    "epochs": 4,
+    "adapter_lr": 1e-3,
+    "discriminator_lr": 1e-2,
+    "noise_std": 0.2,
+    "eval_every": 2,
+}
+
+
+def picture(i: int, defect: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 RGB [72,72,3] and its mask uint8 [72,72]."""
+    rng = np.random.default_rng(i)
+    image = 128 + 60 * np.sin(np.arange(SIZE) / 3 + 0.2 * i)[None, :, None] + rng.normal(0, 6, (SIZE, SIZE, 3))
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    if defect:
+        y, x = rng.integers(8, 48, 2)
+        image[y : y + 16, x : x + 16] = rng.integers(0, 255, (16, 16, 3))
+        mask[y : y + 16, x : x + 16] = 255
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def folder_dataset(root: Path, train: int = 24, normal: int = 6, anomalous: int = 6) -> Path:
+    """root/folder/stripes with normal/, test/normal/, test/square/ and masks/square/."""
+    base = root / "folder" / "stripes"
+    number = 0
+    for sub, count, defect in (("normal", train, False), ("test/normal", normal, False), ("test/square", anomalous, True)):
+        (base / sub).mkdir(parents=True)
+        for k in range(count):
+            image, mask = picture(number, defect)
+            Image.fromarray(image).save(base / sub / f"{k:03d}.png")
+            if defect:
+                (base / "masks" / "square").mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(base / "masks" / "square" / f"{k:03d}.png")
+            number += 1
+    return base

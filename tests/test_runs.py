@@ -1,0 +1,242 @@
+"""Runs: identity, whole or absent, loaded not repeated, tables, and what the record promises."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import adlib
+import made
+from adlib import execute, metrics, runs
+from adlib.settings import UserError
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Data and two finished runs (seeds 0 and 1); tests read them only."""
+    base = tmp_path_factory.mktemp("world")
+    made.folder_dataset(base / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("data", "results", "cache"):
+            patch.setenv(f"ADLIB_{name.upper()}", str(base / name))
+        adlib.reproduce("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG, device="cpu")
+    return base
+
+
+@pytest.fixture
+def here(world, monkeypatch):
+    """The environment of the finished runs."""
+    for name in ("data", "results", "cache"):
+        monkeypatch.setenv(f"ADLIB_{name.upper()}", str(world / name))
+    return world
+
+
+@pytest.fixture
+def found(here):
+    return adlib.reproduce("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG, train=False)
+
+
+def test_a_finished_run_is_never_trained_again(here, monkeypatch):
+    """Same identity and seed: loaded. Training again would call Execution."""
+    monkeypatch.setattr(execute, "Execution", None)
+    assert len(adlib.reproduce("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG)) == 2
+
+
+def test_what_is_missing_is_named_not_trained(here):
+    found = adlib.reproduce("simplenet", "folder", ["stripes"], [0, 7], made.CONFIG, train=False)
+    assert (len(found), [p.seed for p in found.missing]) == (1, [7])
+    assert "missing: simplenet folder stripes seed 7" in repr(found)
+
+
+def test_the_run_folder_holds_the_promised_files_and_nothing_unfinished(found):
+    names = {p.name for p in found.runs[0].path.iterdir()}
+    assert names == {*runs.FILES, "maps.npz", "replicates.npz"}
+    assert not list(found.runs[0].path.parent.glob("*.partial"))
+
+
+def test_identity_changes_with_everything_that_decides_the_numbers(here, monkeypatch):
+    """Config, data content and frozen weights are in the hash; the seed stands beside it."""
+
+    def hash_of(**changes):
+        return runs.plans("simplenet", "folder", ["stripes"], [0], made.CONFIG | changes)[0].hash
+
+    base = hash_of()
+    assert base == hash_of()
+    assert base != hash_of(epochs=5)
+    assert base != hash_of(pretrained=False)
+    first, second = runs.plans("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG)
+    assert first.hash == second.hash
+    assert first.folder != second.folder
+
+
+def test_identity_changes_when_an_image_changes(tmp_path, monkeypatch):
+    """The same names with other bytes are other data."""
+    base = made.folder_dataset(tmp_path / "data")
+    monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
+    before = runs.plans("simplenet", "folder", ["stripes"], [0], made.CONFIG)[0].hash
+    shutil.copy(base / "normal" / "001.png", base / "normal" / "000.png")
+    assert runs.plans("simplenet", "folder", ["stripes"], [0], made.CONFIG)[0].hash != before
+
+
+def test_metrics_are_those_of_the_written_scores(found):
+    """run.json's numbers follow from scores.csv by the public metric functions."""
+    for run in found:
+        table, record = run.scores, run.record["per_category"]["stripes"]
+        assert record["metrics"]["image_auroc"] == pytest.approx(metrics.image_auroc(table.label, table.score))
+        tau = record["threshold"]["tau"]
+        assert table.decision.tolist() == (table.score > tau).astype(int).tolist()
+        assert record["metrics"]["recall@threshold"] == pytest.approx(table.decision[table.label == 1].mean())
+
+
+def test_the_table_of_runs_has_mean_sd_and_a_joint_interval(found):
+    """Mean and sd (n - 1) of two seeds; the interval resamples images jointly for both."""
+    row = found.metrics.set_index("metric").loc["image_auroc"]
+    single = [r.record["metrics"]["image_auroc"] for r in found]
+    assert row["mean"] == pytest.approx(np.mean(single))
+    assert row["sd"] == pytest.approx(np.std(single, ddof=1))
+    assert (row["n_seeds"], row["n_images"]) == (2, 12)
+    assert row["low"] <= row["mean"] <= row["high"]
+    pixel = found.metrics.set_index("metric").loc["pixel_auroc"]
+    assert pixel["low"] <= pixel["mean"] <= pixel["high"]
+
+
+def test_nothing_but_normal_images_decides_the_threshold(found):
+    """24 normal images, a tenth but at least 5 held back: 19 to fit, 5 for tau, level 1/6 (specs/common 4.7)."""
+    record = found.runs[0].record["per_category"]["stripes"]
+    assert (record["counts"]["fit"], record["counts"]["held"]) == (19, 5)
+    assert record["threshold"]["level"] == pytest.approx(1 / 6)
+    assert record["threshold"]["source"] == "holdback"
+
+
+def test_without_holdback_the_threshold_is_flagged_optimistic(here):
+    config = made.CONFIG | {"holdback": 0.0, "epochs": 1, "eval_every": 0}
+    record = adlib.reproduce("simplenet", "folder", ["stripes"], [0], config).runs[0].record
+    assert record["per_category"]["stripes"]["threshold"]["source"] == "train (optimistic)"
+
+
+def test_the_oracle_row_never_replaces_the_last_epoch(found):
+    """best epoch >= last epoch on its own criterion, both recorded, the headline is the last."""
+    for run in found:
+        values = run.record["metrics"]
+        assert values["image_auroc (oracle best epoch)"] >= values["image_auroc"] - 1e-12
+        looked = run.history["image_auroc (oracle)"].dropna()
+        assert values["image_auroc (oracle best epoch)"] == pytest.approx(looked.max())
+        assert run.record["protocol"]["select"] == "last"
+
+
+def test_the_same_run_again_gives_the_same_bytes(here, monkeypatch, tmp_path):
+    """Another results folder, equal threads: scores, weights and metrics are identical."""
+    first = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG).runs[0]
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "again"))
+    second = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG).runs[0]
+    for name in ("scores.csv", "model.safetensors"):
+        assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
+    assert first.record["per_category"] == second.record["per_category"]
+
+
+def test_an_interrupted_run_leaves_nothing_that_looks_finished(here, monkeypatch, tmp_path):
+    """Stopped after training, before the record: the next call measures without training again, same numbers."""
+    whole = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG).runs[0]
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
+    with monkeypatch.context() as patch:
+
+        def stop(self):
+            raise KeyboardInterrupt
+
+        patch.setattr(execute.Execution, "_measure", stop)
+        with pytest.raises(KeyboardInterrupt):
+            adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG)
+    assert not list((tmp_path / "r").rglob("run.json"))
+    again = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG).runs[0]
+    pd.testing.assert_frame_equal(whole.scores, again.scores)
+
+
+def test_a_full_disk_while_writing_a_run_is_one_sentence_and_leaves_no_run(here, monkeypatch, tmp_path):
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_csv", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1})
+    assert not list((tmp_path / "r").rglob("run.json"))
+    assert len(adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1})) == 1
+
+
+def test_a_full_disk_while_caching_features_leaves_no_cache(here, monkeypatch, tmp_path):
+    """The cache is whole or absent."""
+    from adlib import backbones
+
+    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "c"))
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(backbones, "_append_maps", full)
+    with pytest.raises(UserError, match="features cannot be written"):
+        adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG)
+    assert not list((tmp_path / "c" / "features").iterdir())
+
+
+def test_together_trains_one_model_on_all_categories(tmp_path, monkeypatch):
+    """One folder, metrics per category, the mean unweighted."""
+    made.folder_dataset(tmp_path / "data", train=12)
+    shutil.copytree(tmp_path / "data" / "folder" / "stripes", tmp_path / "data" / "folder" / "stripes2")
+    monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
+    found = adlib.reproduce("simplenet", "folder", None, [0], made.CONFIG | {"epochs": 1}, together=True)
+    assert len(found) == 1
+    record = found.runs[0].record
+    assert list(record["per_category"]) == ["stripes", "stripes2"]
+    mean = np.mean([c["metrics"]["image_auroc"] for c in record["per_category"].values()])
+    assert record["metrics"]["image_auroc"] == pytest.approx(mean)
+    assert record["protocol"]["training"] == "together"
+
+
+def test_a_large_test_set_is_measured_in_bounded_memory(here, monkeypatch, tmp_path):
+    """Streaming values lie within their own bounds of the exact ones."""
+    from adlib import evaluation
+
+    exact = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG).runs[0].record["metrics"]
+    monkeypatch.setattr(evaluation, "IN_MEMORY", 0)
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
+    streamed = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG).runs[0].record
+    for name in ("pixel_auroc", "aupro@0.3", "pixel_ap"):
+        bound = streamed["per_category"]["stripes"]["pixel"][f"{name}_bound"]
+        assert abs(streamed["metrics"][name] - exact[name]) <= bound + 1e-12
+
+
+def test_a_run_whose_code_changed_is_stale(found, monkeypatch):
+    assert not found.runs[0].stale
+    monkeypatch.setattr(execute, "code_fingerprint", lambda method: "other")
+    assert found.runs[0].stale
+
+
+def test_the_record_says_where_and_how_it_was_made(found):
+    record = found.runs[0].record
+    assert {"device", "threads", "versions", "peak_host_bytes"} <= set(record["machine"])
+    assert {"decode", "embed", "train", "measure"} <= set(record["seconds"])
+    assert record["weights"]["file"] == "efficientnet-lite0-57934424.pth"
+    assert json.loads((found.runs[0].path / "run.json").read_text()) == record
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"method": "simplnet"}, "did you mean 'simplenet'"),
+        ({"dataset": "foldr"}, "unknown data set"),
+        ({"categories": ["strips"]}, "did you mean 'stripes'"),
+        ({"seeds": [0.5]}, "list of integers"),
+        ({"seeds": []}, "list of integers"),
+        ({"config": {"epoch": 3}}, "did you mean 'epochs'"),
+        ({"device": "gpu"}, "valid: auto, cpu, cuda"),
+    ],
+)
+def test_wrong_names_stop_before_any_work(here, change, part):
+    call = {"method": "simplenet", "dataset": "folder", "categories": ["stripes"], "config": made.CONFIG} | change
+    with pytest.raises(UserError, match=part):
+        adlib.reproduce(**call)
