@@ -26,6 +26,7 @@ __all__ = [
     "differences",
     "feature_cloud",
     "grids",
+    "lines",
     "overlay",
     "sample_images",
     "save",
@@ -242,5 +243,18 @@ def grids(planes: dict[str, np.ndarray], note: str = "", columns: int = 5) -> Fi
             ax.set_title(title)
             if np.ndim(plane) == 2:
                 fig.colorbar(shown, ax=ax, shrink=0.75).ax.tick_params(labelsize=7)
+        caption(fig, note)
+    return fig
+
+
+def lines(x, curves: dict[str, np.ndarray], xlabel: str, ylabel: str, note: str = "") -> Figure:
+    """Curves over a common axis, each with its own line style: for the formulae of a paper."""
+    with canvas(5.2, 3) as fig:
+        ax = fig.subplots()
+        for k, (name, y) in enumerate(curves.items()):
+            ax.plot(x, y, ("-", "--", "-.", ":")[k % 4], color=OTHERS[k % 6], label=name)
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel(ylabel)
+        ax.legend(fontsize=7)
         caption(fig, note)
     return fig
