@@ -28,6 +28,7 @@ __all__ = ["Item", "execute_item", "expand", "main", "needs", "write_plan"]
 
 WORK_KEYS = ("method", "dataset", "categories", "seeds", "config", "grid", "device", "together")
 WORK_KEYS += ("seeds_per_item", "categories_per_item", "resources")
+SHEET = PROJECT / "notebooks" / "run.ipynb"
 REPORT_KEYS = ("notebook", "parameters", "name", "resources")
 
 
@@ -214,10 +215,10 @@ def write_plan(file: str | Path, work: list[Item], reports: list[Item]) -> Path:
 
 
 def main(file: str | Path, cores: int | None = None, profile: str = "local", dry_run: bool = False, extra=()) -> int:
-    """Run a batch file and print what became of it. Returns 0, 1 where something failed or is left, 130 if interrupted.
+    """Run a batch file and print what became of it. Returns 0, or 1 where something failed or is left.
 
     cores: None = all of this machine. profile: a name in profiles/ or a folder. extra: further options of Snakemake.
-    Raises UserError before any work for bad input.
+    Raises UserError before any work for bad input, and KeyboardInterrupt after a Ctrl-C, when all processes have ended.
     """
     start = time.monotonic()
     work, reports = expand(file)
@@ -233,7 +234,9 @@ def main(file: str | Path, cores: int | None = None, profile: str = "local", dry
         progress = Progress(items)
         whole = engine.snakemake(plan, options, lock, progress.show)
     print(summary(file, plan, work, reports, time.monotonic() - start), flush=True)
-    return (0 if all(i.finished for i in items) else 1) if whole else 130
+    if not whole:
+        raise KeyboardInterrupt
+    return 0 if all(i.finished for i in items) else 1
 
 
 def _say_waiting(holder: str) -> None:
@@ -284,10 +287,10 @@ def summary(file: str | Path, plan: Path, work: list[Item], reports: list[Item],
     lines += [f"open    {i.sheet}" for i in reports if i.finished]
     if any(i.finished for i in work):
         lines.append(f"        {engine.executed() / 'runs'}/ (a sheet for each run)")
-    counts = f"{len(done)} done, {len(failed)} failed, {len(left)} left"
-    again = "" if not failed + left else "; the same command goes on from here"
     if left and not failed:
-        again += f"; Snakemake's own words: {plan.with_name(plan.name.replace('.plan.json', '.snakemake.log'))}"
+        lines.append(f"why     {engine.engine_log(plan)}, unless you stopped it")
+    counts = f"{len(done)} done, {len(failed)} failed, {len(left)} left"
+    again = "; the same command goes on from here" if failed + left else ""
     lines.append(f"{file}: {counts} of {len(items)} in {seconds / 60:.1f} min{again}")
     return "\n".join(lines)
 

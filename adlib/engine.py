@@ -75,6 +75,7 @@ def execute_item(item: Item) -> None:
     os.environ["OMP_NUM_THREADS"] = str(item.resources["threads"])  # the same numbers whatever else runs beside it
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one of the user's folder
     os.environ.pop("JUPYTER_PATH", None)
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # huggingface_hub wants widgets that no page here shows
     with locked(item.log.with_suffix(".lock")), _own_gpu(item), tempfile.TemporaryDirectory(dir="/tmp") as sockets:
         # Ports are chosen before they are bound and may collide; socket files cannot, each run in a folder of its own.
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}})
@@ -167,18 +168,32 @@ def work(plan: str | Path, name: str) -> int:
     return int(failed is not None)
 
 
+def engine_log(plan: Path) -> Path:
+    """Where Snakemake's own words about a plan go."""
+    return plan.with_name(plan.name.replace(".plan.json", ".snakemake.log"))
+
+
 def snakemake(plan: Path, options: list[str], lock: int, watch: Callable[[], None]) -> bool:
     """Run Snakemake on a plan to its end; `watch` is called now and then. Returns False when it was interrupted.
 
     lock: descriptor that Snakemake inherits, so that the results folder stays locked if this process is killed alone.
     """
     where = ["--snakefile", str(PROJECT / "Snakefile"), "--directory", str(settings.results_root())]
-    # --nolock: ours is held, and unlike Snakemake's it does not outlive a killed process
-    resume = ["--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "--keep-going", "--config", f"plan={plan}"]
+    # --nolock: ours is held, and unlike Snakemake's it does not outlive a killed process.
+    # --ignore-incomplete: a sheet is put in place whole, so one that is there is finished whatever was killed after it.
+    resume = [
+        "--nolock",
+        "--ignore-incomplete",
+        "--rerun-triggers",
+        "mtime",
+        "--keep-going",
+        "--config",
+        f"plan={plan}",
+    ]
     python_path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with plan.with_name(plan.name.replace(".plan.json", ".snakemake.log")).open("w") as log:
+    with engine_log(plan).open("w") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *where, *resume, *options],
+            [sys.executable, "-m", "snakemake", *where, *how, *options],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONPATH": python_path},

@@ -1,0 +1,63 @@
+# Two commands do everything: `make reproduce` and `make test`. Both make their own environment in .venv first.
+# With uv on the path it installs (faster); else Python's own venv and pip. Either takes exactly requirements.lock.
+PYTHON ?= python3
+CORES ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
+BIN := .venv/bin
+STAMP := .venv/.installed
+STRIP := --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info.version"
+NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+
+.PHONY: help install reproduce test test-slow lint format lock benchmark reference clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## the environment in .venv, from requirements.lock with hashes
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "adlib needs Python >= 3.11, but $(PYTHON) is older; try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
+	@if command -v uv > /dev/null; then \
+	  set -ex; \
+	  test -x $(BIN)/python || uv venv --quiet --python "$$(command -v $(PYTHON))" .venv; \
+	  VIRTUAL_ENV=.venv uv pip sync --require-hashes requirements.lock; \
+	  VIRTUAL_ENV=.venv uv pip install --quiet --no-deps --no-build-isolation -e .; \
+	else \
+	  set -ex; \
+	  test -x $(BIN)/pip || $(PYTHON) -m venv .venv; \
+	  $(BIN)/pip install --require-hashes -r requirements.lock; \
+	  $(BIN)/pip install --no-deps --no-build-isolation -e .; \
+	fi
+	@touch $@
+
+reproduce: install  ## every paper in a reduced setting on embedded data; prints a table and what to open
+	$(BIN)/python -m adlib batch batch/quick.yml --cores $(CORES)
+
+test: install  ## the tests
+	$(BIN)/python -m pytest
+
+test-slow: install  ## the tests that take minutes, and those that need SLURM where it is installed
+	$(BIN)/python -m pytest -m "slow or slurm"
+
+lint: install  ## style, and that no notebook carries outputs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify --keep-id $(STRIP) $(NOTEBOOKS))
+
+format: install  ## mend what lint finds
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout --keep-id $(STRIP) $(NOTEBOOKS))
+
+lock:  ## write requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile --universal --group dev pyproject.toml --generate-hashes --python-version 3.11 \
+	  --no-emit-index-url --no-annotate --no-header -o requirements.lock
+
+benchmark: install  ## speed and memory, each script prints a table and writes it below results/
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+reference: install  ## the committed evidence; needs ADLIB_DATA and ADLIB_WEIGHTS, and hours
+	$(BIN)/python -m adlib batch batch/reference.yml --cores $(CORES)
+
+clean:  ## caches and unfinished things; finished runs stay
+	rm -rf .cache .pytest_cache .ruff_cache results/.snakemake results/executed/logs build *.egg-info
