@@ -77,7 +77,7 @@ def load_weights(model: nn.Module, name: str) -> str:
     plain = name.split(".")[0]
     path = _weight_file(name, plain)
     if path is not None:
-        _load_by_name(model, _read(path), path)
+        _load_by_name(model, read_weights(path), path)
         return path.name
     if plain in PACKAGED:
         return _load_packaged(model, plain)
@@ -108,7 +108,8 @@ def _weight_file(name: str, plain: str) -> Path | None:
     return None
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors, .pth or .pt file; half precision becomes float32. Raises UserError for a broken file."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

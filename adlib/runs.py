@@ -207,8 +207,7 @@ class Run:
 
     def detector(self, device: str = "cpu"):
         """The trained detector in eval mode. Raises UserError for missing or foreign weights."""
-        from safetensors.torch import load_file
-
+        from adlib.backbones import read_weights
         from adlib.training import load_learnt
 
         path = self.path / "model.safetensors"
@@ -224,7 +223,7 @@ class Run:
                 f"run {self.path} was trained on other weights of {known['name']} (from {known['file']}) than those "
                 f"found now ({detector.backbone.source}); set ADLIB_WEIGHTS to the folder with the former"
             )
-        load_learnt(detector, load_file(path))
+        load_learnt(detector, read_weights(path))
         return detector.to(device).eval()
 
     def predict(self, pictures, device: str = "auto") -> "pd.DataFrame":

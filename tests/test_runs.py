@@ -3,12 +3,12 @@
 import json
 import shutil
 
+import made
 import numpy as np
 import pandas as pd
 import pytest
 
 import adlib
-import made
 from adlib import execute, metrics, runs
 from adlib.settings import UserError
 

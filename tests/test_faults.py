@@ -1,0 +1,183 @@
+"""Bad input on the command line: one clear sentence on stderr and exit status 2, never a traceback."""
+
+import shutil
+import subprocess
+import sys
+
+import made
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import adlib
+from adlib.__main__ import main
+
+SMALL = '{"backbone": "tf_efficientnet_lite0", "image_size": 64, "resize": null, "epochs": 1, "eval_every": 0}'
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    base = tmp_path_factory.mktemp("world")
+    made.folder_dataset(base / "data", train=10, normal=2, anomalous=2)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("data", "results", "cache"):
+            patch.setenv(f"ADLIB_{name.upper()}", str(base / name))
+        adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1}, device="cpu")
+    return base
+
+
+@pytest.fixture
+def data(world, tmp_path, monkeypatch):
+    """A private copy of the data set, to be broken."""
+    shutil.copytree(world / "data", tmp_path / "data")
+    monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
+    return tmp_path / "data" / "folder" / "stripes"
+
+
+@pytest.fixture
+def run(world, tmp_path):
+    """A private copy of the finished run."""
+    source = next((world / "results").rglob("run.json")).parent
+    return shutil.copytree(source, tmp_path / "run")
+
+
+def refused(capsys, *argv: str) -> str:
+    """The one sentence on stderr; asserts exit status 2 and that nothing else is there."""
+    assert main(list(argv)) == 2
+    text = capsys.readouterr().err.strip()
+    assert text.startswith("adlib: ")
+    assert "\n" not in text
+    assert "Traceback" not in text
+    return text
+
+
+def train(*extra: str) -> tuple[str, ...]:
+    return ("run", "simplenet", "folder", "stripes", "--config", SMALL, *extra)
+
+
+def test_missing_data_root(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "nowhere"))
+    text = refused(capsys, "run", "simplenet", "mvtec_ad", "bottle", "--config", SMALL)
+    assert "nowhere" in text
+    assert "ADLIB_DATA" in text
+
+
+def test_unknown_category(data, capsys):
+    assert "did you mean 'stripes'" in refused(capsys, "run", "simplenet", "folder", "stripe", "--config", SMALL)
+
+
+def test_unknown_method_and_data_set(data, capsys):
+    assert "valid:" in refused(capsys, "run", "simplenot", "folder")
+    assert "valid are" in refused(capsys, "run", "simplenet", "foldr")
+
+
+def test_misspelt_config_field(data, capsys):
+    text = refused(capsys, "run", "simplenet", "folder", "stripes", "--config", '{"epoch": 3}')
+    assert "did you mean 'epochs'" in text
+
+
+def test_config_that_is_no_json(data, capsys):
+    assert "no JSON" in refused(capsys, "run", "simplenet", "folder", "stripes", "--config", "{epochs: 3}")
+
+
+def test_a_text_file_named_png(data, capsys):
+    (data / "normal" / "000.png").write_text("I am no picture")
+    assert "000.png" in refused(capsys, *train())
+
+
+def test_a_truncated_jpg(data, capsys):
+    path = data / "normal" / "900.jpg"
+    Image.fromarray(made.picture(0)[0]).save(path)
+    path.write_bytes(path.read_bytes()[:400])
+    assert "900.jpg" in refused(capsys, *train())
+
+
+def test_a_mask_of_another_size(data, capsys):
+    Image.fromarray(np.zeros((10, 12), np.uint8)).save(data / "masks" / "square" / "000.png")
+    text = refused(capsys, *train())
+    assert "000.png" in text
+    assert "12x10" in text
+
+
+def test_a_dangling_link(data, capsys):
+    (data / "normal" / "800.png").symlink_to(data / "gone.png")
+    assert "800.png" in refused(capsys, *train())
+
+
+def test_cuda_without_a_gpu(data, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "no GPU" in refused(capsys, *train("--device", "cuda"))
+
+
+def test_a_run_folder_without_weights(run, data, capsys, tmp_path):
+    (run / "model.safetensors").unlink()
+    picture = str(data / "test" / "normal" / "000.png")
+    assert "model.safetensors is missing" in refused(capsys, "predict", str(run), picture, "--out", str(tmp_path / "o"))
+
+
+def test_a_run_folder_with_broken_weights(run, data, capsys, tmp_path):
+    (run / "model.safetensors").write_bytes(b"half")
+    picture = str(data / "test" / "normal" / "000.png")
+    assert "model.safetensors" in refused(capsys, "predict", str(run), picture, "--out", str(tmp_path / "o"))
+
+
+def test_a_folder_that_is_no_run(data, capsys, tmp_path):
+    assert "no finished run" in refused(capsys, "predict", str(tmp_path), str(data), "--out", str(tmp_path / "o"))
+
+
+def test_a_picture_that_does_not_exist(run, data, capsys, tmp_path):
+    assert "does not exist" in refused(capsys, "predict", str(run), str(data / "x.png"), "--out", str(tmp_path / "o"))
+
+
+def test_a_folder_without_pictures(run, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    text = refused(capsys, "predict", str(run), str(tmp_path / "empty"), "--out", str(tmp_path / "o"))
+    assert "holds no picture" in text
+
+
+def test_an_output_folder_that_is_a_file(run, data, capsys, tmp_path):
+    (tmp_path / "o").write_text("")
+    picture = str(data / "test" / "normal" / "000.png")
+    assert "cannot be written" in refused(capsys, "predict", str(run), picture, "--out", str(tmp_path / "o"))
+
+
+def test_weights_folder_that_does_not_exist(data, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("ADLIB_WEIGHTS", str(tmp_path / "none"))
+    assert "ADLIB_WEIGHTS" in refused(capsys, *train())
+
+
+def test_weights_that_are_nowhere(data, capsys, monkeypatch):
+    """A backbone that is neither in a folder, nor packaged, nor to be had from the hub: says what to do."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = '{"backbone": "resnet18.tv_in1k", "image_size": 64, "resize": null}'
+    text = refused(capsys, "run", "simplenet", "folder", "stripes", "--config", config)
+    assert "resnet18" in text
+    assert "tf_efficientnet_lite0" in text
+
+
+def test_a_weight_file_of_another_network(data, capsys, monkeypatch, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(2)}, tmp_path / "tf_efficientnet_lite0.safetensors")
+    monkeypatch.setenv("ADLIB_WEIGHTS", str(tmp_path))
+    assert "does not fit the backbone" in refused(capsys, *train())
+
+
+def test_a_disk_that_is_really_full(data, capsys, tmp_path, monkeypatch):
+    """/dev/full answers every write with ENOSPC."""
+    from adlib import images
+
+    real = images.Path.open
+
+    def full(self, mode="r", *args, **kwargs):
+        return open("/dev/full", mode) if self.suffix == ".tmp" and "w" in mode else real(self, mode, *args, **kwargs)
+
+    monkeypatch.setattr(images.Path, "open", full)
+    assert "No space left on device" in refused(capsys, *train())
+
+
+def test_help_does_not_wait_for_torch():
+    """The command line answers --help without importing torch."""
+    code = "import sys, adlib.__main__ as m\ntry: m.main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -1,0 +1,127 @@
+"""The inference module: the same scores as in the run, files for people, odd pictures handled or named."""
+
+import made
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import adlib
+from adlib import data, inference
+from adlib.__main__ import main
+from adlib.settings import UserError
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    base = tmp_path_factory.mktemp("world")
+    made.folder_dataset(base / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("data", "results", "cache"):
+            patch.setenv(f"ADLIB_{name.upper()}", str(base / name))
+        run = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG, device="cpu").runs[0]
+        table = data.load("folder", "stripes")
+    return run, table[table.split == "test"].reset_index(drop=True)
+
+
+def test_saved_loaded_predicted_gives_the_same_scores(world):
+    """scores.csv was written from cached features in batches; a loaded model on single files agrees to 1e-6."""
+    run, table = world
+    found = adlib.load(run.path).predict(list(table.path), device="cpu")
+    scale = np.abs(run.scores.score).max()
+    np.testing.assert_allclose(found.score, run.scores.score, atol=1e-6 * max(1, scale), rtol=0)
+    assert found.decision.tolist() == run.scores.decision.tolist()
+
+
+def test_arrays_files_and_folders_give_the_same_scores(world):
+    run, table = world
+    files = list(table.path[:2])
+    arrays = [np.asarray(Image.open(f)) for f in files]
+    assert run.predict(files).score.tolist() == run.predict(arrays).score.tolist()
+    folder = str(table.path[0]).rsplit("/", 1)[0]
+    assert run.predict(folder).score.iloc[0] == run.predict(files).score.iloc[0]
+
+
+def test_milliseconds_add_up(world):
+    """end to end = decode + transfer + network + post-processing, up to the clock between them."""
+    run, table = world
+    row = run.predict(table.path[0]).iloc[0]
+    parts = row[["decode_ms", "transfer_ms", "network_ms", "post_ms"]].sum()
+    assert 0 < row.network_ms < row.end_to_end_ms
+    assert parts == pytest.approx(row.end_to_end_ms, rel=0.05, abs=0.5)
+
+
+def test_predict_writes_map_overlay_and_one_csv(world, tmp_path, capsys):
+    """Per picture two PNGs of the picture's own size; names of sub-folders kept."""
+    run, table = world
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    Image.open(table.path[0]).resize((90, 60)).save(source / "sub" / "wide.png")
+    Image.open(table.path[1]).save(source / "plain.jpg")
+    assert main(["predict", str(run.path), str(source), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    written = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert written == [
+        "plain.jpg_map.png",
+        "plain.jpg_overlay.png",
+        "predictions.csv",
+        "sub/wide.png_map.png",
+        "sub/wide.png_overlay.png",
+    ]
+    assert Image.open(tmp_path / "out/sub/wide.png_overlay.png").size == (90, 60)
+    found = pd.read_csv(tmp_path / "out/predictions.csv")
+    assert {"path", "score", "decision", "threshold", "network_ms", "end_to_end_ms"} <= set(found.columns)
+    assert "2 pictures" in capsys.readouterr().out
+
+
+def test_the_threshold_is_the_middle_of_the_colour_scale():
+    """low = median of normal maps, middle = normal-only threshold of the maps, high as far above."""
+    assert inference.colour_limits({"map_scale": [1.0, 5.0], "map_tau": 3.0}) == (1.0, 5.0)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16", "1", "LA"])
+def test_odd_modes_are_handled(world, tmp_path, mode):
+    """16-bit, CMYK, palette and alpha pictures are converted, not refused."""
+    run, _ = world
+    grey = made.picture(3)[0][..., 0]
+    if mode == "I;16":
+        picture = Image.fromarray(grey.astype(np.uint16) * 257)
+    else:
+        picture = Image.fromarray(made.picture(3)[0]).convert(mode)
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    picture.save(path)
+    assert np.isfinite(run.predict(path).score.iloc[0])
+
+
+def test_sixteen_bits_score_like_eight(world, tmp_path):
+    """Scaled by the maximum possible value: 257 v / 65535 = v / 255."""
+    run, _ = world
+    grey = made.picture(3)[0][..., 0]
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    eight, sixteen = run.predict([tmp_path / "8.png", tmp_path / "16.png"]).score
+    assert eight == sixteen
+
+
+def test_an_unreadable_picture_does_not_stop_the_others(world, tmp_path):
+    """It is named, the others' results are there."""
+    run, table = world
+    (tmp_path / "in").mkdir()
+    Image.open(table.path[0]).save(tmp_path / "in" / "b.png")
+    (tmp_path / "in" / "a.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"1 of 2 pictures could not be read.*a\.png"):
+        inference.predict_to_folder(run, tmp_path / "in", tmp_path / "out")
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert found.score.notna().tolist() == [False, True]
+
+
+def test_speed_reports_both_ways_of_counting(world):
+    """network only and end to end, batch 1 and 2, with medians between the deciles."""
+    from adlib import timing
+
+    run, table = world
+    found = timing.speed(run.detector(), list(table.path), "cpu", batches=(1, 2), seconds=0.2)
+    assert found.what.tolist() == ["network", "end_to_end"] * 2
+    assert (found.p10_ms <= found.median_ms).all()
+    assert (found.median_ms <= found.p90_ms).all()
+    assert found.attrs["threads"] >= 1
+    np.testing.assert_allclose(found.fps, 1e3 * found.batch / found.median_ms)
