@@ -181,15 +181,7 @@ def snakemake(plan: Path, options: list[str], lock: int, watch: Callable[[], Non
     where = ["--snakefile", str(PROJECT / "Snakefile"), "--directory", str(settings.results_root())]
     # --nolock: ours is held, and unlike Snakemake's it does not outlive a killed process.
     # --ignore-incomplete: a sheet is put in place whole, so one that is there is finished whatever was killed after it.
-    resume = [
-        "--nolock",
-        "--ignore-incomplete",
-        "--rerun-triggers",
-        "mtime",
-        "--keep-going",
-        "--config",
-        f"plan={plan}",
-    ]
+    how = ["--nolock", "--ignore-incomplete", "--rerun-triggers", "mtime", "--keep-going", "--config", f"plan={plan}"]
     python_path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with engine_log(plan).open("w") as log:
         child = subprocess.Popen(
