@@ -6,6 +6,7 @@ run folder: Snakemake deletes the outputs of a failed job, and a finished run mu
 a run is whole is decided by its folder alone (adlib.runs): the same command completes a batch stopped anywhere.
 """
 
+import ast
 import contextlib
 import difflib
 import hashlib
@@ -178,11 +179,15 @@ def _notebook(name: str, beside: Path) -> Path:
 
 def _check_parameters(notebook: Path, parameters: dict) -> None:
     """papermill itself accepts misspelt names and notebooks without parameters, and then uses the defaults."""
-    import papermill
+    import nbformat
 
     try:
-        valid = list(papermill.inspect_notebook(str(notebook)))
-    except Exception as error:  # papermill and nbformat raise many kinds here
+        cells = nbformat.read(notebook, 4).cells
+        source = [c.source for c in cells if "parameters" in c.metadata.get("tags", [])]
+        # papermill's own reading of the cell stumbles over a ; or = in a comment
+        assigned = [node for node in ast.parse("\n".join(source)).body if isinstance(node, ast.Assign | ast.AnnAssign)]
+        valid = [(node.target if isinstance(node, ast.AnnAssign) else node.targets[0]).id for node in assigned]
+    except Exception as error:  # nbformat raises many kinds here
         raise UserError(f"notebook {notebook} cannot be read ({error}); is it a Jupyter notebook?") from error
     if not valid:
         raise UserError(f"notebook {notebook} has no parameters; tag the cell that assigns them with `parameters`")

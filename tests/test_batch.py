@@ -1,5 +1,6 @@
 """Batches: what a file expands to, what is refused before any work, and that an interrupted batch goes on."""
 
+import ast
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from adlib import batch, engine
+from adlib import batch, engine, runs
 from adlib.settings import PROJECT, UserError
 
 TINY = "{backbone: tf_efficientnet_lite0, image_size: 64, resize_mode: squash, resize: null, epochs: 2, eval_every: 0}"
@@ -41,6 +42,12 @@ def notebook(path: Path, parameters: str, *cells: str) -> Path:
     return path
 
 
+def defaults(path: Path) -> dict:
+    """What a notebook's parameters cell assigns."""
+    (cell,) = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
+
+
 def wait_for(happened, seconds: float = 300) -> None:
     """Return when `happened()` is true; the limit only ends a test that hangs."""
     end = time.monotonic() + seconds
@@ -58,6 +65,20 @@ def test_smoke_is_one_item_for_each_run():
         (folder,) = map(Path, item.runs)
         assert item.name == f"simplenet-textures-{folder.parent.name}-{folder.name}"
         assert not item.finished
+
+
+def test_after_the_quick_batch_the_notebooks_train_nothing():
+    """quick.yml runs what the parameters cells of its notebooks ask for by default, and what its reports ask for."""
+    work, reports = batch.expand(PROJECT / "batch/quick.yml")
+    made = {folder for item in work for folder in item.runs}
+    assert reports
+    for report in reports:
+        default = defaults(Path(report.notebook))
+        for wanted in (default, default | report.parameters):
+            names = ("dataset", "categories", "seeds", "config")
+            method = Path(report.notebook).stem.split("_", 1)[1]
+            plans = runs.plans(method, *(wanted[n] for n in names))
+            assert {str(p.folder) for p in plans} <= made
 
 
 def test_grid_is_crossed_and_seeds_and_categories_can_share_an_item(write):
@@ -247,13 +268,13 @@ def test_killed_while_training_gives_the_numbers_of_an_uninterrupted_batch(write
     other = BRICK.replace("[brick]", "[gravel]").replace("epochs: 2", "epochs: 60")
     file = write(f"- {{{BRICK}}}\n- {{{other}}}")
     command = [sys.executable, "-m", "adlib", "batch", str(file), "--cores", "1"]
-    runs = tmp_path / "results/runs/simplenet/textures"
+    folder = tmp_path / "results/runs/simplenet/textures"
 
     def finished():
-        return {p: p.stat().st_mtime_ns for p in runs.glob("*/*/run.json")}
+        return {p: p.stat().st_mtime_ns for p in folder.glob("*/*/run.json")}
 
     process = subprocess.Popen(command, cwd=PROJECT, start_new_session=True)
-    wait_for(lambda: len(finished()) == 1 and len(list(runs.glob("*/*.partial"))) == 1)
+    wait_for(lambda: len(finished()) == 1 and len(list(folder.glob("*/*.partial"))) == 1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     first = finished()
@@ -265,5 +286,5 @@ def test_killed_while_training_gives_the_numbers_of_an_uninterrupted_batch(write
     monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "uninterrupted"))
     for item in batch.expand(file)[0]:
         batch.execute_item(item)
-        (folder,) = map(Path, item.runs)
-        assert json.loads((folder / "run.json").read_text())["metrics"] == resumed[folder.name]
+        (run,) = map(Path, item.runs)
+        assert json.loads((run / "run.json").read_text())["metrics"] == resumed[run.name]
