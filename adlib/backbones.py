@@ -87,9 +87,9 @@ def load_weights(model: nn.Module, name: str) -> str:
         donor = timm.create_model(name, features_only=True, pretrained=True)
     except Exception as error:  # hub errors come in many classes; each means: not to be had
         raise UserError(
-            f"weights of backbone {name!r} are neither in ADLIB_WEIGHTS ({settings.weights_root() or 'not set'}: looked "
-            f"for {plain}*.safetensors, *.pth, *.pt) nor to be had from timm's hub ({type(error).__name__}); put the file "
-            f"there, or choose the embedded 'tf_efficientnet_lite0'"
+            f"weights of backbone {name!r} are neither in ADLIB_WEIGHTS ({settings.weights_root() or 'not set'}: "
+            f"looked for {plain}*.safetensors, *.pth, *.pt) nor to be had from timm's hub ({type(error).__name__}); "
+            f"put the file there, or choose the embedded 'tf_efficientnet_lite0'"
         ) from error
     _load_by_name(model, donor.state_dict(), Path(name))
     return f"timm hub {name}"
@@ -109,7 +109,7 @@ def _weight_file(name: str, plain: str) -> Path | None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors, .pth or .pt file; half precision becomes float32. Raises UserError for a broken file."""
+    """Tensors of a .safetensors, .pth or .pt file; half becomes float32. Raises UserError for a broken file."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

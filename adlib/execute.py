@@ -1,5 +1,6 @@
 """One run, from a plan to the files of its folder: embed, train, score, measure, write."""
 
+import ast
 import hashlib
 import json
 import platform
@@ -19,16 +20,8 @@ from adlib.training import Training, learnt_state, load_learnt, seeded, stream
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "adlib")
 ROOMS = (
-    "backbones",
-    "evaluation",
-    "images",
-    "layers",
-    "losses",
-    "metrics",
-    "ranking",
-    "synthesis",
-    "training",
-    "models/base",
+    *("backbones", "evaluation", "images", "intervals", "layers", "losses", "metrics", "ranking", "streaming"),
+    *("synthesis", "training", "models/base"),
 )
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "aupro@0.3", "pixel_f1_max (oracle)")
 ORACLE = "(oracle best epoch)"
@@ -40,13 +33,24 @@ def geometry(config) -> images.Geometry:
 
 
 def code_fingerprint(method: str) -> str:
-    """sha256 over the system's file and the rooms it uses; a finished run whose value differs is stale."""
+    """sha256 over the statements of the system's file and the rooms it uses, without comments and docstrings.
+
+    A finished run whose value differs is stale: what computes its numbers has changed since.
+    """
     digest = hashlib.sha256()
     for name in (*ROOMS, f"models/{method}"):
         path = PROJECT / "adlib" / f"{name}.py"
         if path.is_file():
-            digest.update(name.encode() + path.read_bytes())
+            digest.update(f"{name}\n{_statements(path.read_text())}".encode())
     return digest.hexdigest()[:16]
+
+
+def _statements(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Pass()
+    return ast.unparse(tree)
 
 
 class Execution:
@@ -236,9 +240,11 @@ class Execution:
             "mask_rule": c.mask_rule,
             "metric_size": self.size,
             "select": "last",
-            "aupro": "exact, 8-connected, limit 0.3",
+            "aupro": "exact, 8-connected",
+            "aupro_limit": 0.3,
             "epochs": c.epochs,
             "backbone": getattr(c, "backbone", None),
+            **self.detector.protocol,
         }
 
     def _machine(self) -> dict:

@@ -1,4 +1,6 @@
-"""Shared fixtures. The companion folder (real data, weights, golden vectors) stands beside the project or at $ADLIB_SHARED."""
+"""Shared fixtures. The companion folder (real data, weights, golden vectors) stands beside the project or at
+$ADLIB_SHARED.
+"""
 
 import os
 from pathlib import Path

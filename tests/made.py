@@ -36,7 +36,8 @@ def folder_dataset(root: Path, train: int = 24, normal: int = 6, anomalous: int 
     """root/folder/stripes with normal/, test/normal/, test/square/ and masks/square/."""
     base = root / "folder" / "stripes"
     number = 0
-    for sub, count, defect in (("normal", train, False), ("test/normal", normal, False), ("test/square", anomalous, True)):
+    kinds = (("normal", train, False), ("test/normal", normal, False), ("test/square", anomalous, True))
+    for sub, count, defect in kinds:
         (base / sub).mkdir(parents=True)
         for k in range(count):
             image, mask = picture(number, defect)

@@ -179,5 +179,10 @@ def test_a_disk_that_is_really_full(data, capsys, tmp_path, monkeypatch):
 
 def test_help_does_not_wait_for_torch():
     """The command line answers --help without importing torch."""
-    code = "import sys, adlib.__main__ as m\ntry: m.main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    code = (
+        "import sys, adlib.__main__ as m\n"
+        "try: m.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -48,7 +48,9 @@ def test_local_features_equal_the_authors_code(golden, case):
 
 
 def test_local_features_of_one_place_by_hand():
-    """One channel, one layer, 3x3 map 1..9, patch 3, dim 1: the middle is the mean 5, the corner (1+2+4+5)/9 with zeros outside."""
+    """One channel, one layer, 3x3 map 1..9, patch 3, dim 1: the middle is the mean 5, the corner (1+2+4+5)/9 with zeros
+    outside.
+    """
     x = torch.arange(1.0, 10.0).view(1, 1, 3, 3)
     found = local_features((x,), dim=1, pretrain_dim=1).view(3, 3)
     assert found[1, 1].item() == pytest.approx(5.0)
@@ -56,7 +58,7 @@ def test_local_features_of_one_place_by_hand():
 
 
 def test_row_means_equal_unfolding():
-    """The short form for whole kernel rows against unfold and adaptive pooling, ResNet proportions: float32 rounding."""
+    """The short form for whole kernel rows against unfold and adaptive pooling, ResNet proportions; float32."""
     maps = small_maps()
     windows = F.unfold(maps[0], 3, padding=1).transpose(1, 2)
     slow = F.adaptive_avg_pool1d(F.adaptive_avg_pool1d(windows, 24), 12).transpose(1, 2).unflatten(2, (6, 6))
@@ -170,7 +172,9 @@ def test_loss_in_training_mode_equals_the_authors_code(golden, monkeypatch, loss
 
 
 def test_two_training_steps_equal_the_authors_code(golden, monkeypatch):
-    """Sec. 3.6: AdamW on the adapter, Adam on the discriminator. The first biases have zero gradient and only drift (spec. 4)."""
+    """Sec. 3.6: AdamW on the adapter, Adam on the discriminator. The first biases have zero gradient and only drift
+    (spec. 4).
+    """
     g = golden("simplenet")
     net = golden_net(g).train()
     monkeypatch.setattr(torch, "randn", noise_of(*g["noise"]))
@@ -181,8 +185,8 @@ def test_two_training_steps_equal_the_authors_code(golden, monkeypatch):
         net.step(maps, optimizers, torch.Generator())
         state = net.state_dict()
         for theirs, ours in NAMES.items():
-            expected = g[f"step{step}_{theirs}"]
-            np.testing.assert_allclose(state[ours].numpy(), expected, atol=loose.get(theirs, 2e-6), rtol=0, err_msg=theirs)
+            expected, atol = g[f"step{step}_{theirs}"], loose.get(theirs, 2e-6)
+            np.testing.assert_allclose(state[ours].numpy(), expected, atol=atol, rtol=0, err_msg=theirs)
 
 
 def test_noise_has_the_deviation_of_equation_6():
@@ -224,7 +228,9 @@ def test_folding_is_forgotten_when_weights_change():
 
 
 def test_the_default_config_is_the_papers_setting_and_steps():
-    """Config() is WRN-50 at 288 px: 3,937,792 trainable parameters on 24,862,528 frozen ones (spec. 4, 12); one forward, one step."""
+    """Config() is WRN-50 at 288 px: 3,937,792 trainable parameters on 24,862,528 frozen ones (spec. 4, 12); one
+    forward, one step.
+    """
     net = SimpleNet(Config(), backbone=Features("wide_resnet50_2.tv_in1k", (2, 3), pretrained=False))
     trainable = sum(p.numel() for p in net.parameters() if p.requires_grad)
     assert (trainable, sum(p.numel() for p in net.backbone.parameters())) == (3_937_792, 24_862_528)

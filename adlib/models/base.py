@@ -131,6 +131,11 @@ class Detector(nn.Module):
         """
         return None
 
+    @property
+    def protocol(self) -> dict:
+        """Protocol fields that only the system knows: how the image score comes about, what smooths the map."""
+        return {"image_score": "max", "smoothing": "none"}
+
     def embed(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """[B,3,H,W] in 0..1 -> what the frozen part makes of them. Default: the images themselves."""
         return images

@@ -166,6 +166,11 @@ class SimpleNet(base.Detector):
     def embedding_key(self) -> dict:
         return {"backbone": self.backbone.fingerprint, "layers": list(self.backbone.layers)}
 
+    @property
+    def protocol(self) -> dict:
+        sigma = self.config.smooth * self.config.image_size / 288
+        return {"image_score": "max", "smoothing": f"Gaussian, {sigma:g} pixels"}
+
     def embed(self, images: Tensor) -> tuple[Tensor, ...]:
         # the raw maps, not the aggregated rows: half the bytes, and the aggregation is cheap
         return self.backbone(images)
