@@ -265,16 +265,15 @@ class Progress:
     """Prints one line for each item that ends while the engine is at work."""
 
     def __init__(self, items: list[Item]):
-        self.items, self.left = items, [i for i in items if not i.finished]
-        done = len(items) - len(self.left)
-        print(f"{len(items)} items, {done} of them done before", flush=True)
+        self.items, self.told = items, set()
+        print(f"{len(items)} items, {sum(i.finished for i in items)} of them done before", flush=True)
 
     def show(self) -> None:
-        for item in [i for i in self.left if i.outcome]:
-            self.left.remove(item)
-            end = item.outcome
-            count = f"[{len(self.items) - len(self.left)}/{len(self.items)}]"
-            print(f"{count} {'failed' if end['failed'] else 'done'} {item.name} ({end['seconds']:.0f} s)", flush=True)
+        for item in [i for i in self.items if i.name not in self.told and i.outcome]:
+            self.told.add(item.name)
+            end, ended = item.outcome, sum(bool(i.finished or i.outcome) for i in self.items)
+            word = "failed" if end["failed"] else "done"
+            print(f"[{ended}/{len(self.items)}] {word} {item.name} ({end['seconds']:.0f} s)", flush=True)
 
 
 def summary(file: str | Path, plan: Path, work: list[Item], reports: list[Item], seconds: float) -> str:
