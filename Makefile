@@ -6,6 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STRIP := --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info.version"
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+CODE := adlib benchmarks notebooks tests
 
 .PHONY: help install reproduce test test-slow lint format lock benchmark reference clean
 
@@ -40,13 +41,13 @@ test-slow: install  ## the tests that take minutes, and those that need SLURM wh
 	$(BIN)/python -m pytest -m "slow or slurm"
 
 lint: install  ## style, and that no notebook carries outputs
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify --keep-id $(STRIP) $(NOTEBOOKS))
 
 format: install  ## mend what lint finds
-	$(BIN)/ruff check --fix
-	$(BIN)/ruff format
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --keep-id $(STRIP) $(NOTEBOOKS))
 
 lock:  ## write requirements.lock anew from pyproject.toml (needs uv)
