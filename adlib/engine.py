@@ -252,7 +252,11 @@ def profile_options(profile: str, cores: int | None, items: list[Item]) -> list[
     limits = [f"mem_mb={memory}"]
     if visible_gpus():
         limits.append(f"gpu={max([len(visible_gpus()), *(i.resources['gpu'] for i in items)])}")
-    return [*options, "--cores", str(cores or len(os.sched_getaffinity(0))), "--resources", *limits]
+    return [*options, "--cores", str(cores or _usable_cores()), "--resources", *limits]
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":
