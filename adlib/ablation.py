@@ -49,7 +49,7 @@ def reproduce(method, dataset, categories, seeds, base: dict, grid: dict, device
 
 
 def differences(results: dict, names: tuple[str, ...] = ("image_auroc", "pixel_auroc")) -> pd.DataFrame:
-    """One row per variant and metric: factor, variant, metric, base, value, difference, low, high, n_seeds; in 0..1."""
+    """One row per variant and metric: factor, variant, metric, base, value, difference, low, high, n_seeds, reading."""
     rows = []
     for (factor, variant), other in results.items():
         if (factor, variant) == BASE:
@@ -58,7 +58,15 @@ def differences(results: dict, names: tuple[str, ...] = ("image_auroc", "pixel_a
             found = paired(results[BASE], other, name)
             if found is not None:
                 rows.append({"factor": factor, "variant": variant, "metric": name} | found)
+                rows[-1]["reading"] = reading(found["low"], found["high"])
     return pd.DataFrame(rows)
+
+
+def reading(low: float, high: float) -> str:
+    """What a paired 95 % interval of (variant - base) allows to say: better, worse, or that no difference is shown."""
+    if np.isnan([low, high]).any():
+        return "no interval"
+    return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
 
 
 def paired(base, other, metric: str = "image_auroc") -> dict | None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from adlib.figures_maps import anomaly_maps, choose, overlay, sample_images, scale, worst_cases, worst_rows
-from adlib.figures_style import ANOMALOUS, NORMAL, OTHERS, PUBLISHED, STYLE, canvas, caption, described, save
+from adlib.figures_style import ANOMALOUS, NORMAL, OTHERS, PUBLISHED, STYLE, canvas, caption, compact, described, save
 from adlib.settings import UserError
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "anomaly_maps",
     "caption",
     "choose",
+    "compact",
     "compare",
     "described",
     "differences",
@@ -234,13 +235,18 @@ def grids(planes: dict[str, np.ndarray], note: str = "", columns: int = 5) -> Fi
     """Small pictures beside each other: {title: [h,w] (viridis, a scale each) or uint8 [h,w,3]}, e.g. features."""
     columns = min(columns, len(planes))
     rows = -(-len(planes) // columns)
-    with canvas(2.1 * columns, 2.2 * rows + 0.2) as fig:
+    with canvas(2.1 * columns, 1.9 * rows) as fig:
         axes = fig.subplots(rows, columns, squeeze=False).ravel()
         for ax in axes:
             ax.axis("off")
         for ax, (title, plane) in zip(axes, planes.items(), strict=False):
             shown = ax.imshow(plane, cmap="viridis", interpolation="nearest")
             ax.set_title(title)
+            if np.size(plane) <= 25:  # a hand example: the numbers themselves
+                for (y, x), value in np.ndenumerate(plane):
+                    ax.text(
+                        x, y, f"{value:.3g}", ha="center", va="center", bbox={"fc": "white", "ec": "none", "pad": 1}
+                    )
             if np.ndim(plane) == 2:
                 fig.colorbar(shown, ax=ax, shrink=0.75).ax.tick_params(labelsize=7)
         caption(fig, note)

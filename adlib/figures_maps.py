@@ -43,7 +43,7 @@ def sample_images(table: pd.DataFrame, per_label: int = 4, side: int = 128) -> F
     test = table[table.split == "test"].reset_index(drop=True)
     rows = choose(test, per_label)
     geometry = images.Geometry(side)
-    with canvas(1.6 * per_label, 3.6) as fig:
+    with canvas(1.4 * per_label, 3.2) as fig:
         axes = fig.subplots(2, per_label, squeeze=False)
         for ax in axes.flat:
             ax.axis("off")
@@ -83,8 +83,8 @@ def anomaly_maps(run, rows: Sequence[int] | None = None, per_label: int = 4, cat
         )
     sides = [[r for r in rows if own.label[r] == label] for label in (0, 1)]
     height = max(map(len, sides))
-    with canvas(12, 1.85 * height + 0.9) as fig:
-        body, foot = fig.subfigures(2, 1, height_ratios=[1.85 * height, 0.6])
+    with canvas(9, 1.45 * height + 0.8) as fig:
+        body, foot = fig.subfigures(2, 1, height_ratios=[1.45 * height, 0.6])
         blocks = body.subfigures(height, 2, squeeze=False)
         found = _material(run, category, rows)
         for column, side in enumerate(sides):

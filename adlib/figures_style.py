@@ -4,6 +4,7 @@ Normal is blue and anomalous vermilion everywhere; published is a hollow marker,
 Public names: `adlib.figures`.
 """
 
+import io
 import textwrap
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image
 
 from adlib.settings import UserError
 
@@ -74,3 +76,15 @@ def save(fig: Figure, stem: str | Path) -> list[Path]:
         fig.savefig(paths[0], dpi=150, bbox_inches="tight", metadata={"Software": None})
         fig.savefig(paths[1], dpi=150, bbox_inches="tight", metadata=nothing)
     return paths
+
+
+def compact(fig: Figure, colours: int = 128):
+    """The figure as a notebook's picture with a palette, a third of the bytes: for pages with many photographs."""
+    from IPython.display import Image as Shown
+
+    buffer, small = io.BytesIO(), io.BytesIO()
+    with plt.rc_context(STYLE):
+        fig.savefig(buffer, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
+    picture = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    picture.save(small, "PNG", optimize=True)
+    return Shown(small.getvalue())

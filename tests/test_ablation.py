@@ -71,3 +71,9 @@ def test_oracle_gap_is_never_negative_here_and_empty_without_looks():
     gap = ablation.oracle_gap([made_run([1.0, 4.0, 2.0, 3.0], oracle=0.75)])
     assert gap.loc[0, ["last", "oracle", "difference"]].tolist() == [0.5, 0.75, 0.25]
     assert len(ablation.oracle_gap([made_run([1, 2, 3, 4])])) == 0
+
+
+def test_reading_claims_a_difference_only_where_the_interval_excludes_zero():
+    """Zero inside, or no interval: nothing is claimed."""
+    found = [ablation.reading(*i) for i in ((0.01, 0.2), (-0.2, -0.01), (-0.1, 0.1), (np.nan, np.nan))]
+    assert found == ["better", "worse", "no difference shown", "no interval"]

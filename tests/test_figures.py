@@ -1,5 +1,6 @@
 """Figures: one scale per category, threshold where it belongs, captions, equal bytes."""
 
+import io
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -182,3 +183,10 @@ def test_a_feature_cloud_is_the_same_whatever_the_sign_of_the_components():
     rows = np.outer(np.arange(6.0), [0.0, -2.0, 1.0])
     points = figures.feature_cloud(rows, rows + 0.1).axes[0].collections[1].get_offsets()
     assert np.asarray(points)[:, 0] == pytest.approx(-np.sqrt(5) * (np.arange(6) - 2.5), abs=1e-6)
+
+
+def test_a_compact_picture_has_a_palette_and_equal_bytes(run):
+    """Indexed PNG, the same bytes for the same figure, smaller than the full one."""
+    first, second = (figures.compact(figures.anomaly_maps(run)).data for _ in range(2))
+    assert first == second
+    assert Image.open(io.BytesIO(first)).mode == "P"
