@@ -9,9 +9,11 @@ a run is whole is decided by its folder alone (adlib.runs): the same command com
 import ast
 import contextlib
 import difflib
+import functools
 import hashlib
 import itertools
 import json
+import operator
 import os
 import sys
 import time
@@ -119,16 +121,15 @@ def _work_items(entry: dict) -> Iterator[Item]:
 
 
 def _grid(entry: dict) -> Iterator[dict]:
-    """The entry's config, crossed with all combinations of its grid."""
+    """The entry's config, changed by every combination of its grid; a mapping changes several fields in one step."""
     _check_type(entry, "grid", dict, "a mapping of config fields to lists, e.g. {noise_std: [0.01, 0.02]}")
-    grid, config = entry.get("grid", {}), entry.get("config") or {}
+    grid = entry.get("grid", {})
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise UserError(f"grid field {name!r} is {values!r}, but must be a list of the values to cross")
-        if name in config:
-            raise UserError(f"{name!r} stands in both `config` and `grid`; keep one of them")
-    for values in itertools.product(*grid.values()):
-        yield config | dict(zip(grid, values, strict=True))
+    steps = [[v if isinstance(v, dict) else {name: v} for v in values] for name, values in grid.items()]
+    for changes in itertools.product(*steps):
+        yield functools.reduce(operator.or_, changes, entry.get("config") or {})
 
 
 def _grouped(plans: list, entry: dict) -> list[list]:

@@ -7,7 +7,6 @@ import sys
 import tomllib
 from importlib.metadata import version
 
-import nbformat
 import pytest
 import yaml
 from conftest import PROJECT
@@ -25,7 +24,6 @@ TOP |= {
     "requirements.lock",
 }
 TOP |= {"results", "tests"}
-SHEETS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 README = PROJECT / "README.md"
 
 
@@ -169,19 +167,6 @@ def test_the_command_line_answers_without_loading_torch():
     code = "import sys, adlib.__main__; print([m for m in ('torch', 'timm', 'pandas', 'sklearn') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize("path", SHEETS, ids=lambda p: p.stem)
-def test_notebooks_are_clean_and_have_parameters(path):
-    """No outputs, the plain kernel (another name fails elsewhere), one parameters cell of assignments only."""
-    sheet = nbformat.read(path, 4)
-    nbformat.validate(sheet)
-    assert sheet.metadata.kernelspec.name == "python3"
-    assert "papermill" not in sheet.metadata
-    code = [c for c in sheet.cells if c.cell_type == "code"]
-    assert all(not c.outputs and c.execution_count is None for c in code)
-    (cell,) = [c for c in code if "parameters" in c.metadata.get("tags", [])]
-    assert all(isinstance(node, ast.Assign) for node in ast.parse(cell.source).body)
 
 
 @pytest.mark.parametrize("name", ["local", "slurm", "kubernetes"])
