@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         "batch", help="run a batch file: all its runs, then its notebooks; resumes what was interrupted"
     )
     p.add_argument("file")
-    p.add_argument("--cores", type=int, default=1)
+    p.add_argument("--cores", type=int, help="default: all")
     p.add_argument("--profile", default="local", help="local, slurm or kubernetes")
     p.add_argument("--dry-run", action="store_true", help="check everything and list what would run")
     p.add_argument("extra", nargs="*", help="after --: options for the engine")
@@ -46,6 +46,10 @@ def _parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("list", help="finished runs below a folder: numbers, stale or not")
     p.add_argument("runs", nargs="?", help="default: the results folder")
+
+    commands.add_parser(
+        "evidence", help="copy finished runs, tables and notebooks to results/reference, fill the README"
+    )
 
     p = commands.add_parser("data", help="data sets: what there is and where")
     p.add_argument("action", choices=["list"])
@@ -102,6 +106,13 @@ def _list(args) -> int:
     print(tables.to_markdown(tables.summary(found)))
     for run in found:
         print(f"{'stale  ' if run.stale else 'current'} {run.path}")
+    return 0
+
+
+def _evidence(args) -> int:
+    from adlib import evidence
+
+    print(evidence.collect())
     return 0
 
 

@@ -1,0 +1,90 @@
+"""The committed evidence: finished runs, tables and notebooks, copied to results/reference; README's table and picture.
+
+Nothing here computes a number: what is copied was written by runs, what is printed is read from the copies.
+"""
+
+import shutil
+from pathlib import Path
+
+from adlib import figures, runs, settings, tables
+from adlib.settings import PROJECT, UserError
+
+KEPT = ("run.json", "scores.csv", "history.csv", "replicates.npz")  # all but the weights and the maps
+LARGEST = 2_000_000  # bytes of one committed file
+BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
+HEADLINE = ["image_auroc", "pixel_auroc", "aupro@0.3"]
+PICTURE = ("simplenet", "textures", "brick")  # photographs in the public domain
+
+
+def collect(source: Path | None = None, reference: Path | None = None) -> Path:
+    """Copy finished runs and executed notebooks below `source` (default: the results folder) to `reference`.
+
+    Older copies of the same kind are replaced. Raises UserError for a stale run, or a file that is too large to commit.
+    """
+    source, reference = source or settings.results_root(), reference or PROJECT / "results" / "reference"
+    found = runs.find(source / "runs")
+    stale = [run.path for run in found if run.stale]
+    if stale:
+        raise UserError(
+            f"run {stale[0]} and {len(stale) - 1} more were made by older code; delete them and run the batch"
+        )
+    shutil.rmtree(reference / "runs", ignore_errors=True)
+    for run in found:
+        target = reference / "runs" / run.path.relative_to(source / "runs")
+        target.mkdir(parents=True)
+        for name in KEPT:
+            if (run.path / name).is_file():
+                _copy(run.path / name, target / name)
+    _notebooks(source / "executed", reference / "notebooks")
+    summarise(reference)
+    _picture(found, reference / "readme")
+    return reference
+
+
+def _copy(path: Path, target: Path) -> None:
+    if path.stat().st_size > LARGEST:
+        raise UserError(
+            f"{path} has {path.stat().st_size / 1e6:.1f} MB, more than a repository should hold; run it smaller"
+        )
+    shutil.copyfile(path, target)
+
+
+def _notebooks(executed: Path, target: Path) -> None:
+    """The reports, not the single runs' sheets."""
+    if not executed.is_dir():
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in sorted(executed.glob("*.ipynb")):
+        _copy(path, target / path.name)
+
+
+def summarise(reference: Path) -> None:
+    """Tables of all copied runs, as Markdown, LaTeX and CSV, and the README's table between its marks."""
+    found = runs.find(reference / "runs")
+    (reference / "tables").mkdir(parents=True, exist_ok=True)
+    tables.save(tables.summary(found), reference / "tables" / "summary")
+    (reference / "tables" / "readme.md").write_text(readme_table(found) + "\n")
+    _insert(PROJECT / "README.md", readme_table(found))
+
+
+def readme_table(found: runs.Runs) -> str:
+    """Markdown: the headline metrics per data set, category and setting."""
+    table = tables.printed(tables.summary(found, HEADLINE))
+    return table.drop(columns=["method"]).to_markdown(index=False, disable_numparse=True)
+
+
+def _insert(readme: Path, text: str) -> None:
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def _picture(found: runs.Runs, stem: Path) -> None:
+    """Heat maps of the first seed's run that PICTURE names, if it was run."""
+    keys = ("method", "dataset", "category")
+    chosen = [run for run in found if tuple(run.record[k] for k in keys) == PICTURE]
+    if chosen:
+        from adlib import figures_maps
+
+        figures.save(figures_maps.anomaly_maps(chosen[0], per_label=3), stem)
