@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -78,13 +79,14 @@ def save(fig: Figure, stem: str | Path) -> list[Path]:
     return paths
 
 
-def compact(fig: Figure, colours: int = 128):
-    """The figure as a notebook's picture with a palette, a third of the bytes: for pages with many photographs."""
+def compact(fig: Figure):
+    """The figure as a notebook's PNG in half the bytes, for pages with many photographs: 5 bits per channel."""
     from IPython.display import Image as Shown
 
     buffer, small = io.BytesIO(), io.BytesIO()
     with plt.rc_context(STYLE):
         fig.savefig(buffer, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
-    picture = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
-    picture.save(small, "PNG", optimize=True)
+    exact = np.asarray(Image.open(buffer).convert("RGB")).astype(int)
+    levels = np.round(exact * (31 / 255)) * (255 / 31)
+    Image.fromarray(levels.round().astype(np.uint8)).save(small, "PNG", optimize=True)
     return Shown(small.getvalue())
