@@ -220,7 +220,9 @@ def embeddings(detector, images: np.ndarray, image_key: str, device: str = "cpu"
     if not (folder / "done").is_file():
         _fill(folder, detector, images, device, batch_size)
     files = sorted(folder.glob("map*.npy"))
-    return Embeddings([np.load(f, mmap_mode="c") for f in files], single=len(files) == 1)
+    # a tuple of one map (one layer) is not the same as a bare tensor
+    single = (folder / "done").read_text() == "tensor"
+    return Embeddings([np.load(f, mmap_mode="c") for f in files], single)
 
 
 def _fill(folder: Path, detector, images: np.ndarray, device: str, batch_size: int) -> None:
@@ -231,8 +233,8 @@ def _fill(folder: Path, detector, images: np.ndarray, device: str, batch_size: i
     try:
         scratch.mkdir(parents=True)
         with contextlib.ExitStack() as stack:
-            _append_maps(scratch, detector, images, device, batch_size, stack)
-        (scratch / "done").touch()
+            kind = _append_maps(scratch, detector, images, device, batch_size, stack)
+        (scratch / "done").write_text(kind)
         if folder.exists() and not (folder / "done").is_file():
             shutil.rmtree(folder)  # pieces that something else left
         if not folder.exists():  # else a run beside this one was faster
@@ -245,16 +247,19 @@ def _fill(folder: Path, detector, images: np.ndarray, device: str, batch_size: i
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _append_maps(scratch: Path, detector, images: np.ndarray, device: str, batch_size: int, stack) -> None:
+def _append_maps(scratch: Path, detector, images: np.ndarray, device: str, batch_size: int, stack) -> str:
+    """Write the maps; returns what `embed` gave: "tensor" or "tuple"."""
     from tqdm import tqdm
 
     source, files = Embeddings([images], single=True), []
     for start in tqdm(range(0, len(images), batch_size), "features", disable=None, leave=False):
         out = detector.embed(source.take(range(start, min(start + batch_size, len(images))), device))
-        out = [out] if isinstance(out, Tensor) else out
+        kind = "tensor" if isinstance(out, Tensor) else "tuple"
+        out = [out] if kind == "tensor" else out
         for i, x in enumerate(out):
             if start == 0:
                 files.append(stack.enter_context((scratch / f"map{i}.npy").open("wb")))
                 header = {"descr": "<f4", "fortran_order": False, "shape": (len(images), *x.shape[1:])}
                 np.lib.format.write_array_header_1_0(files[i], header)
             files[i].write(x.float().cpu().numpy().astype("<f4").tobytes())
+    return kind

@@ -1,6 +1,7 @@
 """One run, from a plan to the files of its folder: embed, train, score, measure, write."""
 
 import ast
+import functools
 import hashlib
 import json
 import platform
@@ -148,21 +149,22 @@ class Execution:
             last = learnt_state(self.detector)
             load_learnt(self.detector, self.best["state"])
             for k, category in enumerate(self.plan.categories):
-                oracle = self._category(k)[0]["metrics"]
+                oracle = self._category(k, replicates=False)[0]["metrics"]
                 keys = [m for m in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro@0.3") if m in oracle]
                 found[category]["metrics"] |= {f"{m} {ORACLE}": oracle[m] for m in keys}
             load_learnt(self.detector, last)
         self._clock("measure", start)
         return found
 
-    def _category(self, k: int) -> tuple[dict, evaluation.Scored, dict]:
+    def _category(self, k: int, replicates: bool = True) -> tuple[dict, evaluation.Scored, dict]:
+        """Metrics and facts, scores with maps, and bootstrap replicates of the pixel metrics of category k."""
         table, embedded = self.plan.tables[k], self.embedded[k]
         fit, held, test = self._rows(k)
         normal_rows, source = (held, "holdback") if len(held) else (fit, "train (optimistic)")
         normal = evaluation.score_all(self.detector, embedded.subset(normal_rows), self.size, self.device)
         chosen = evaluation.thresholds(normal, source)
         labels = table.label.to_numpy()[test]
-        truth = evaluation.PixelTruth(table.iloc[test], geometry(self.config).at(self.size), self.config.mask_rule)
+        truth = self._truth(k)
         pixel, draws = {}, {}
         if len(test) * self.size**2 > evaluation.IN_MEMORY:
             scored, pixel = evaluation.streamed_pixel_metrics(
@@ -172,7 +174,8 @@ class Execution:
             scored = evaluation.score_all(self.detector, embedded.subset(test), self.size, self.device)
             if scored.maps is not None and truth.usable:
                 pixel = evaluation.pixel_metrics(truth, scored.maps)
-                draws = evaluation.pixel_replicates(truth, scored.maps, stream(0, table.attrs["fingerprint"]))
+                if replicates:
+                    draws = evaluation.pixel_replicates(truth, scored.maps, stream(0, table.attrs["fingerprint"]))
         values = evaluation.image_metrics(labels, scored.scores, chosen["tau"])
         values |= {k: v for k, v in pixel.items() if k in PIXEL_METRICS}
         values["mean_grey_auroc"] = evaluation.mean_grey_floor(self.pictures[k][test], labels)
@@ -184,6 +187,11 @@ class Execution:
         }
         found = {"metrics": values, "threshold": chosen, "counts": counts, "pixel": truth.facts | pixel}
         return found | {"notes": table.attrs["notes"]}, scored, draws
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - an Execution lives as long as its run
+    def _truth(self, k: int) -> evaluation.PixelTruth:
+        test = self.plan.tables[k].iloc[self._rows(k)[2]]
+        return evaluation.PixelTruth(test, geometry(self.config).at(self.size), self.config.mask_rule)
 
     def _scores_table(self, k: int, category: str, scored: evaluation.Scored, tau: float) -> pd.DataFrame:
         test = self.plan.tables[k].iloc[self._rows(k)[2]]

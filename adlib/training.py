@@ -5,7 +5,6 @@ generator and the history; it is written beside its final place and renamed, so 
 """
 
 import contextlib
-import copy
 import hashlib
 import os
 import random
@@ -150,6 +149,7 @@ class Training:
             "model": self.detector.state_dict(),
             "optimizers": [(o.state_dict(), s.state_dict() if s else None) for o, s in optimizers],
             "generators": (self.order.get_state(), self.noise.get_state(), torch.get_rng_state()),
+            "cuda": torch.cuda.get_rng_state(self.device) if torch.device(self.device).type == "cuda" else None,
             "history": self.history,
             "best": self.best,
         }
@@ -181,17 +181,20 @@ class Training:
         self.order.set_state(order)
         self.noise.set_state(noise)
         torch.set_rng_state(world)
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
         self.history, self.best = state["history"], state["best"]
 
     def keep_best(self, epoch: int, value: float) -> None:
         """Remember the learnt state of the best value so far (ties: the earliest). For the oracle row only."""
         if not self.best or value > self.best["value"]:
-            self.best = {"epoch": epoch, "value": value, "state": copy.deepcopy(learnt_state(self.detector))}
+            self.best = {"epoch": epoch, "value": value, "state": learnt_state(self.detector)}
 
 
 def learnt_state(detector) -> dict[str, torch.Tensor]:
     """Parameters and buffers that training made; the frozen backbone is named by its fingerprint instead."""
-    return {k: v.detach().cpu() for k, v in detector.state_dict().items() if not k.startswith("backbone.")}
+    # cloned: on the CPU the tensors would go on changing with the detector
+    return {k: v.detach().cpu().clone() for k, v in detector.state_dict().items() if not k.startswith("backbone.")}
 
 
 def load_learnt(detector, state: dict[str, torch.Tensor]) -> None:

@@ -126,6 +126,28 @@ def test_the_oracle_row_never_replaces_the_last_epoch(found):
         assert run.record["protocol"]["select"] == "last"
 
 
+def test_the_written_weights_are_the_last_epochs(here, monkeypatch, tmp_path):
+    """The oracle's best epoch (here forced to be the first looked at) leaves no trace in the weights or scores."""
+    from pathlib import Path
+
+    from adlib import data
+    from adlib.training import Training
+
+    keep = Training.keep_best
+    monkeypatch.setattr(Training, "keep_best", lambda self, epoch, value: keep(self, epoch, -epoch))
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
+    run = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"eval_every": 1}).runs[0]
+    assert run.record["oracle_epoch"] == 1
+    root = Path(data.load("folder", "stripes").attrs["root"])
+    np.testing.assert_allclose(run.predict([root / p for p in run.scores.path]).score, run.scores.score, rtol=1e-5)
+
+
+def test_one_layer_alone_is_still_a_tuple_of_maps(here):
+    """The ablation's layers [2] or [3]: one cached map per image, not a bare tensor."""
+    config = made.CONFIG | {"layers": [3], "epochs": 1, "eval_every": 0}
+    assert len(adlib.reproduce("simplenet", "folder", ["stripes"], [0], config)) == 1
+
+
 def test_the_same_run_again_gives_the_same_bytes(here, monkeypatch, tmp_path):
     """Another results folder, equal threads: scores, weights and metrics are identical."""
     first = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG).runs[0]

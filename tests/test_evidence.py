@@ -1,0 +1,53 @@
+"""The committed evidence is a copy of runs, its tables are read from the copies, and README prints them."""
+
+import made
+import pytest
+
+import adlib
+from adlib import evidence, execute, runs
+from adlib.settings import UserError
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """Two seeds of a small run, a notebook, and a README with marks; PROJECT points here."""
+    made.folder_dataset(tmp_path / "data", train=12)
+    monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
+    adlib.reproduce("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG | {"epochs": 2}, device="cpu")
+    (tmp_path / "results" / "executed").mkdir()
+    (tmp_path / "results" / "executed" / "report.ipynb").write_text("{}")
+    (tmp_path / "README.md").write_text(f"before\n{evidence.BEGIN}\nwithout numbers\n{evidence.END}\nafter\n")
+    monkeypatch.setattr(evidence, "PROJECT", tmp_path)
+    return tmp_path
+
+
+def test_copies_give_the_same_numbers_as_the_runs(finished):
+    """Metrics with intervals from the copies equal those from the run folders; weights stay behind."""
+    reference = evidence.collect(finished / "results", finished / "reference")
+    here, there = runs.find(reference / "runs"), runs.find(finished / "results" / "runs")
+    assert here.metrics.equals(there.metrics)
+    assert not list(reference.rglob("*.safetensors"))
+    assert (reference / "notebooks" / "report.ipynb").is_file()
+    assert (reference / "tables" / "summary.csv").is_file()
+
+
+def test_readme_prints_the_table_of_the_copies(finished):
+    reference = evidence.collect(finished / "results", finished / "reference")
+    text = (finished / "README.md").read_text()
+    assert (reference / "tables" / "readme.md").read_text().strip() in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "without numbers" not in text
+
+
+def test_stale_runs_are_no_evidence(finished, monkeypatch):
+    """Numbers that the present code did not make are refused, with the folder's name."""
+    monkeypatch.setattr(execute, "code_fingerprint", lambda method: "other")
+    with pytest.raises(UserError, match="made by older code"):
+        evidence.collect(finished / "results", finished / "reference")
+
+
+def test_files_too_large_to_commit_are_refused(finished, monkeypatch):
+    monkeypatch.setattr(evidence, "LARGEST", 10)
+    with pytest.raises(UserError, match="more than a repository should hold"):
+        evidence.collect(finished / "results", finished / "reference")
