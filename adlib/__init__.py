@@ -3,7 +3,12 @@
 `reproduce(method, dataset, categories, seeds, config)` is the one entry: it trains what is missing and loads the rest.
 """
 
+import warnings
+
 __version__ = "0.1.0"
+
+# timm imports a notebook progress bar that it does not use here; without ipywidgets that bar warns at import
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def __getattr__(name: str):

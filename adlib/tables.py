@@ -131,8 +131,8 @@ def _notes(runs, paper: str, table: str) -> list[str]:
 def summary(runs, metrics: list[str] | None = None) -> pd.DataFrame:
     """One row per method, data set, setting and category of any runs, with an average where there are several; 0..1.
 
-    Columns: method, dataset, category, backbone, image_size, epochs, setting ("paper" or "reduced: ..."), seeds, images
-    and per metric `metric`, sd, low, high, n. `metrics` picks them; default: the main ones, the best epoch on the test
+    Columns: method, dataset, category, backbone, image_size, epochs, setting ("paper" or "reduced: ..."), seeds, images,
+    training (mean seconds of one run) and per metric `metric`, sd, low, high, n. `metrics` picks them; default: the main ones, the best epoch on the test
     set (oracle) and the floor `mean_grey_auroc`, as far as they were measured.
     """
     found = measured.settings(runs)
@@ -153,6 +153,7 @@ def _summary_row(setting: measured.Setting, category: str, names: list[str], n_c
     known = [v for v in values.values() if v]
     row = {"method": setting.method, "dataset": setting.dataset, "category": category, **_setting(setting.records)}
     row |= {k: max((v[n] for v in known), default=0) for k, n in (("seeds", "n_seeds"), ("images", "n_images"))}
+    row["training"] = _cost(setting.records, category)
     for name, value in values.items():
         row[name] = value.get("mean", np.nan)
         if name != FLOOR:
@@ -161,6 +162,15 @@ def _summary_row(setting: measured.Setting, category: str, names: list[str], n_c
             if category == "average":
                 row[f"{name} of"] = f"{value.get('n_categories', 0)} of {n_categories}"
     return row
+
+
+def _cost(records: list[dict], category: str) -> str:
+    """Mean training time of one run and the kind of device: "64 s, cpu"; a dash for averages and where none is recorded."""
+    own = [r for r in records if r.get("category") == category and "train" in r.get("seconds", {})]
+    if not own:
+        return DASH
+    kinds = sorted({r["machine"]["device_type"] for r in own})
+    return f"{np.mean([r['seconds']['train'] for r in own]):.0f} s, {' and '.join(kinds)}"
 
 
 def _setting(found: list[dict]) -> dict:
