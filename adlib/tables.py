@@ -131,9 +131,10 @@ def _notes(runs, paper: str, table: str) -> list[str]:
 def summary(runs, metrics: list[str] | None = None) -> pd.DataFrame:
     """One row per method, data set, setting and category of any runs, with an average where there are several; 0..1.
 
-    Columns: method, dataset, category, backbone, image_size, epochs, setting ("paper" or "reduced: ..."), seeds, images,
-    training (mean seconds of one run) and per metric `metric`, sd, low, high, n. `metrics` picks them; default: the main ones, the best epoch on the test
-    set (oracle) and the floor `mean_grey_auroc`, as far as they were measured.
+    Columns: method, dataset, category, backbone, image_size, epochs, setting ("paper" or "reduced: ..."), seeds,
+    images, training (mean seconds of one run) and per metric `metric`, sd, low, high, n. `metrics` picks them; default:
+    the main ones, the best epoch on the test set (oracle) and the floor `mean_grey_auroc`, as far as they were
+    measured.
     """
     found = measured.settings(runs)
     if not found:
@@ -165,7 +166,9 @@ def _summary_row(setting: measured.Setting, category: str, names: list[str], n_c
 
 
 def _cost(records: list[dict], category: str) -> str:
-    """Mean training time of one run and the kind of device: "64 s, cpu"; a dash for averages and where none is recorded."""
+    """Mean training time of one run and the kind of device: "64 s, cpu"; a dash for averages and where none is
+    recorded.
+    """
     own = [r for r in records if r.get("category") == category and "train" in r.get("seconds", {})]
     if not own:
         return DASH
