@@ -1,7 +1,6 @@
 # Two commands do everything: `make reproduce` and `make test`. Both make their own environment in .venv first.
 # With uv on the path it installs (faster); else Python's own venv and pip. Either takes exactly requirements.lock.
 PYTHON ?= python3
-CORES ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 BIN := .venv/bin
 STAMP := .venv/.installed
 STRIP := --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info.version"
@@ -32,7 +31,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: install  ## every paper in a reduced setting on embedded data; prints a table and what to open
-	$(BIN)/python -m adlib batch batch/quick.yml --cores $(CORES)
+	$(BIN)/python -m adlib batch batch/quick.yml
 
 test: install  ## the tests
 	$(BIN)/python -m pytest
@@ -58,7 +57,9 @@ benchmark: install  ## speed and memory, each script prints a table and writes i
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 reference: install  ## the committed evidence; needs ADLIB_DATA and ADLIB_WEIGHTS, and hours
-	$(BIN)/python -m adlib batch batch/reference.yml --cores $(CORES)
+	$(BIN)/python -m adlib batch batch/reference.yml
+	$(BIN)/python -m adlib evidence
 
-clean:  ## caches and unfinished things; finished runs stay
+clean:  ## caches and unfinished runs; finished runs stay
+	find results -name '*.partial' -prune -exec rm -rf {} +
 	rm -rf .cache .pytest_cache .ruff_cache results/.snakemake results/executed/logs build *.egg-info

@@ -5,7 +5,6 @@ interrupted.
 """
 
 import argparse
-import errno
 import json
 import sys
 
@@ -65,6 +64,8 @@ def _run(args) -> int:
         config = json.loads(args.config)
     except json.JSONDecodeError as error:
         raise UserError(f"--config is no JSON ({error}); write e.g. '{{\"epochs\": 20}}'") from error
+    if not isinstance(config, dict):
+        raise UserError(f"--config is {args.config}; it must be a JSON object, e.g. '{{\"epochs\": 20}}'")
     runs = adlib.reproduce(args.method, args.dataset, args.categories or None, args.seeds, config, args.device)
     print(tables.to_markdown(tables.summary(runs)))
     for run in runs:
@@ -127,7 +128,7 @@ def _data(args) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     args = _parser().parse_args(argv)
-    from adlib.settings import UserError
+    from adlib.settings import UNWRITABLE, UserError
 
     try:
         return globals()[f"_{args.command}"](args)
@@ -138,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
         print("adlib: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in UNWRITABLE:
             raise
         print(
             f"adlib: {error.filename or 'a file'} cannot be written ({error.strerror}); nothing unfinished was kept",

@@ -164,7 +164,9 @@ def work(plan: str | Path, name: str) -> int:
         print(failed, file=sys.stderr)
     end = {"failed": failed, "seconds": round(time.monotonic() - start, 1)}
     item.log.parent.mkdir(parents=True, exist_ok=True)
-    item.log.with_suffix(".json").write_text(json.dumps(end) + "\n")
+    scratch = item.log.with_suffix(".tmp")
+    scratch.write_text(json.dumps(end) + "\n")
+    os.replace(scratch, item.log.with_suffix(".json"))  # the batch reads it while it is written
     return int(failed is not None)
 
 

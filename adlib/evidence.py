@@ -10,19 +10,24 @@ from adlib import figures, runs, settings, tables
 from adlib.settings import PROJECT, UserError
 
 KEPT = ("run.json", "scores.csv", "history.csv", "replicates.npz")  # all but the weights and the maps
+BATCH = PROJECT / "batch" / "reference.yml"
 LARGEST = 2_000_000  # bytes of one committed file
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
 HEADLINE = ["image_auroc", "pixel_auroc", "aupro@0.3"]
 PICTURE = ("simplenet", "textures", "brick")  # photographs in the public domain
 
 
-def collect(source: Path | None = None, reference: Path | None = None) -> Path:
-    """Copy finished runs and executed notebooks below `source` (default: the results folder) to `reference`.
+def collect(batch: str | Path = BATCH, reference: Path | None = None) -> Path:
+    """Copy the runs and reports of a batch file from the results folder to `reference` (default: results/reference).
 
-    Older copies of the same kind are replaced. Raises UserError for a stale run, or a file that is too large to commit.
+    Runs that the batch does not name stay out. Raises UserError for a run that is missing or stale, or a file that is
+    too large to commit.
     """
-    source, reference = source or settings.results_root(), reference or PROJECT / "results" / "reference"
-    found = runs.find(source / "runs")
+    from adlib.batch import expand
+
+    work, reports = expand(batch)
+    source, reference = settings.results_root() / "runs", reference or PROJECT / "results" / "reference"
+    found = [runs.load(path) for item in work for path in item.runs]
     stale = [run.path for run in found if run.stale]
     if stale:
         raise UserError(
@@ -30,33 +35,28 @@ def collect(source: Path | None = None, reference: Path | None = None) -> Path:
         )
     shutil.rmtree(reference / "runs", ignore_errors=True)
     for run in found:
-        target = reference / "runs" / run.path.relative_to(source / "runs")
+        target = reference / "runs" / run.path.relative_to(source)
         target.mkdir(parents=True)
         for name in KEPT:
             if (run.path / name).is_file():
                 _copy(run.path / name, target / name)
-    _notebooks(source / "executed", reference / "notebooks")
+    shutil.rmtree(reference / "notebooks", ignore_errors=True)
+    for report in reports:
+        (reference / "notebooks").mkdir(parents=True, exist_ok=True)
+        _copy(report.sheet, reference / "notebooks" / report.sheet.name)
     summarise(reference)
-    _picture(found, reference / "readme")
+    _picture(runs.Runs(found), reference / "readme")
     return reference
 
 
 def _copy(path: Path, target: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; `make reference` makes it")
     if path.stat().st_size > LARGEST:
         raise UserError(
             f"{path} has {path.stat().st_size / 1e6:.1f} MB, more than a repository should hold; run it smaller"
         )
     shutil.copyfile(path, target)
-
-
-def _notebooks(executed: Path, target: Path) -> None:
-    """The reports, not the single runs' sheets."""
-    if not executed.is_dir():
-        return
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for path in sorted(executed.glob("*.ipynb")):
-        _copy(path, target / path.name)
 
 
 def summarise(reference: Path) -> None:

@@ -4,6 +4,7 @@ import ast
 import functools
 import hashlib
 import json
+import os
 import platform
 import resource
 import sys
@@ -15,8 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adlib import backbones, data, evaluation, images, models
-from adlib.settings import PROJECT
+from adlib import backbones, data, evaluation, images, models, settings
+from adlib.settings import PROJECT, locked
 from adlib.training import Training, learnt_state, load_learnt, seeded, stream
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "adlib")
@@ -54,6 +55,14 @@ def _statements(source: str) -> str:
     return ast.unparse(tree)
 
 
+def reproducible_cuda() -> None:
+    """Deterministic kernels where there are some, and full float32 products (TF32 is off by 1e-3, sigma is 0.015)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
 class Execution:
     """Does the work of one plan (`adlib.runs.Plan`) on a device; `finish(folder)` writes the run's files there."""
 
@@ -62,28 +71,39 @@ class Execution:
         self.seconds: dict[str, float] = {}
         self.draws: dict[str, np.ndarray] = {}  # bootstrap replicates of the pixel metrics
         self.size = plan.config.metric_size or plan.config.image_size
+        self.streamed = False
         if torch.device(device).type == "cuda":
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            torch.backends.cudnn.benchmark = False
+            reproducible_cuda()
             torch.cuda.reset_peak_memory_stats()
 
     def finish(self, folder: Path) -> None:
         """Train (or go on from the folder's checkpoint) and write run.json last."""
         self._load()
+        for k in range(len(self.plan.categories)):
+            self._truth(k)  # a mask that does not fit its image must not cost a training
+        self._forget_other_code(folder)
         self._train(folder)
         record = self._record(self._measure())
         self.history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
         self.table.to_csv(folder / "scores.csv", index=False, lineterminator="\n")
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         state = {k: v.contiguous() for k, v in learnt_state(self.detector).items()}
-        save_file(state, folder / "model.safetensors", metadata={"method": self.plan.method})
+        # as bytes, because safetensors' own writer turns a full disk into an error class of its own
+        (folder / "model.safetensors").write_bytes(save(state, metadata={"method": self.plan.method}))
         if self.small is not None:
             np.savez_compressed(folder / "maps.npz", maps=self.small)
         if self.draws:
             np.savez_compressed(folder / "replicates.npz", **self.draws)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
-        (folder / "run.json").write_text(json.dumps(record, indent=1, default=float) + "\n")
+        (folder / "run.json").write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
+
+    def _forget_other_code(self, folder: Path) -> None:
+        """A checkpoint of other code or another kind of device is not gone on with: the run would be neither."""
+        stamp, here = folder / "made_by.txt", f"{code_fingerprint(self.plan.method)} {torch.device(self.device).type}\n"
+        if (folder / "checkpoint.pt").is_file() and (not stamp.is_file() or stamp.read_text() != here):
+            print("the checkpoint was made by other code or on another kind of device: starting over", file=sys.stderr)
+            (folder / "checkpoint.pt").unlink()
+        stamp.write_text(here)
 
     def _clock(self, name: str, start: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
@@ -96,10 +116,11 @@ class Execution:
         self.pictures = [images.cached(t, geometry(self.config)) for t in self.plan.tables]
         self._clock("decode", start)
         start = time.perf_counter()
-        self.embedded = [
-            backbones.embeddings(self.detector, p, f"{t.attrs['fingerprint']} {geometry(self.config)}", self.device)
-            for p, t in zip(self.pictures, self.plan.tables, strict=True)
-        ]
+        with locked(settings.cache_root() / "features.lock"):  # parallel seeds: one computes, the others find it
+            self.embedded = [
+                backbones.embeddings(self.detector, p, f"{t.attrs['fingerprint']} {geometry(self.config)}", self.device)
+                for p, t in zip(self.pictures, self.plan.tables, strict=True)
+            ]
         self._clock("embed", start)
 
     def _rows(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -166,12 +187,15 @@ class Execution:
         labels = table.label.to_numpy()[test]
         truth = self._truth(k)
         pixel, draws = {}, {}
-        if len(test) * self.size**2 > evaluation.IN_MEMORY:
+        large = len(test) * self.size**2 > evaluation.IN_MEMORY
+        if large and truth.usable:
+            self.streamed = True
             scored, pixel = evaluation.streamed_pixel_metrics(
                 truth, self.detector, embedded.subset(test), self.size, self.device
             )
         else:
-            scored = evaluation.score_all(self.detector, embedded.subset(test), self.size, self.device)
+            drop = (lambda start, maps: None) if large else None
+            scored = evaluation.score_all(self.detector, embedded.subset(test), self.size, self.device, drop)
             if scored.maps is not None and truth.usable:
                 pixel = evaluation.pixel_metrics(truth, scored.maps)
                 if replicates:
@@ -188,7 +212,7 @@ class Execution:
         found = {"metrics": values, "threshold": chosen, "counts": counts, "pixel": truth.facts | pixel}
         return found | {"notes": table.attrs["notes"]}, scored, draws
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - an Execution lives as long as its run
+    @functools.cache  # noqa: B019 - an Execution lives as long as its run
     def _truth(self, k: int) -> evaluation.PixelTruth:
         test = self.plan.tables[k].iloc[self._rows(k)[2]]
         return evaluation.PixelTruth(test, geometry(self.config).at(self.size), self.config.mask_rule)
@@ -209,7 +233,7 @@ class Execution:
 
     def _record(self, per_category: dict[str, dict]) -> dict:
         plan, config = self.plan, self.config
-        names = list(next(iter(per_category.values()))["metrics"])
+        names = dict.fromkeys(n for found in per_category.values() for n in found["metrics"])
         backbone = getattr(self.detector, "backbone", None)
         return {
             "method": plan.method,
@@ -224,9 +248,7 @@ class Execution:
             "data": {c: t.attrs["fingerprint"] for c, t in zip(plan.categories, plan.tables, strict=True)},
             "weights": backbone
             and {"name": backbone.name, "file": backbone.source, "fingerprint": backbone.fingerprint},
-            "metrics": {
-                n: float(np.mean([c["metrics"][n] for c in per_category.values() if n in c["metrics"]])) for n in names
-            },
+            "metrics": {n: _mean([c["metrics"].get(n) for c in per_category.values()]) for n in names},
             "per_category": per_category,
             "oracle_epoch": self.best.get("epoch"),
             "parameters": sum(p.numel() for p in self.detector.parameters()),
@@ -248,7 +270,7 @@ class Execution:
             "mask_rule": c.mask_rule,
             "metric_size": self.size,
             "select": "last",
-            "aupro": "exact, 8-connected",
+            "aupro": "streaming, 8-connected" if self.streamed else "exact, 8-connected",
             "aupro_limit": 0.3,
             "epochs": c.epochs,
             "backbone": getattr(c, "backbone", None),
@@ -262,8 +284,26 @@ class Execution:
             "device": torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine(),
             "device_type": "cuda" if cuda else "cpu",
             "threads": torch.get_num_threads(),
+            "tf32": bool(cuda and torch.backends.cudnn.allow_tf32),
             "peak_host_bytes": peak,
             "peak_device_bytes": torch.cuda.max_memory_allocated(self.device) if cuda else None,
             "python": platform.python_version(),
             "versions": {p: version(p) for p in PACKAGES},
         }
+
+
+def _mean(values: list) -> float:
+    """Mean of the values that are defined; NaN where none is."""
+    known = [v for v in values if v is not None and np.isfinite(v)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _plain(value):
+    """Numbers as JSON knows them: NaN becomes null."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value

@@ -7,7 +7,7 @@ neighbours.
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from adlib.evaluation import to_grid
 from adlib.execute import geometry
 from adlib.settings import UserError
 
-WARM_UP = 3  # calls before the first picture, so that its milliseconds are those of all others
+WARM_UP = 10  # calls before the first picture, so that its milliseconds are those of all others
 
 
 def pictures_in(source: str | Path) -> list[Path]:
@@ -81,6 +81,8 @@ class Predictor:
         out, transfer, network = self._network(small)
         after = time.perf_counter()
         score = float(out.image[0])
+        if not np.isfinite(score):  # NaN > threshold is False: it would pass as normal
+            raise UserError(f"the score of {picture if isinstance(picture, str | Path) else 'an array'} is not finite")
         amap = None if out.map is None else to_grid(out.map.float(), self.geometry.image_size)[0].cpu().numpy()
         end = time.perf_counter()
         return {
@@ -119,6 +121,13 @@ def predict(run, pictures, device: str = "auto", category: str | None = None, ma
 def _listed(pictures) -> Iterable:
     if isinstance(pictures, str | Path):
         return pictures_in(pictures)
+    if torch.is_tensor(pictures):
+        whole = pictures if pictures.ndim == 4 else pictures[None]
+        if whole.ndim != 4 or whole.shape[1] != 3 or not whole.is_floating_point():
+            raise UserError(
+                f"a tensor of images is {pictures.dtype} {list(pictures.shape)}; it must be float [B,3,H,W] in 0..1"
+            )
+        return (255 * whole.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [pictures] if isinstance(pictures, np.ndarray) and pictures.ndim == 3 else pictures
 
 
@@ -130,7 +139,10 @@ def predict_to_folder(
     The map lies over the original picture, blank where the crop left something out. A picture that cannot be read does
     not stop the others: its row has the reason, and a UserError naming it is raised when all are done.
     """
-    out, found = Path(out), pictures_in(source)
+    out = Path(out)
+    found = [p for p in pictures_in(source) if out.resolve() not in p.resolve().parents or Path(source).is_file()]
+    if not found:
+        raise UserError(f"folder {source} holds no picture besides those of an earlier call in {out}")
     base = Path(source) if Path(source).is_dir() else Path(source).parent
     rows, bad = [], []
     predictor = Predictor(run, device, category)
@@ -184,10 +196,3 @@ def _draw(result: dict, path: Path, target: Path, predictor: Predictor) -> None:
     over = (1 - 0.7 * level[..., None]) * rgb + 0.7 * level[..., None] * colormaps["magma"](level)[..., :3]
     for name, picture in (("map", heat), ("overlay", over)):
         Image.fromarray((255 * picture).round().astype(np.uint8)).save(target.with_name(f"{target.name}_{name}.png"))
-
-
-def iterate(run, pictures, device: str = "auto") -> Iterator[dict]:
-    """Results one by one, for streams that do not fit into memory."""
-    predictor = Predictor(run, device)
-    for picture in _listed(pictures):
-        yield predictor(picture)

@@ -4,8 +4,6 @@
 renamed when complete, so it is either whole or absent; the same identity and seed is never trained again.
 """
 
-import contextlib
-import fcntl
 import functools
 import hashlib
 import json
@@ -68,16 +66,31 @@ def plans(method, dataset, categories=None, seeds=(0,), config=None, together=Fa
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)
     if not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
         raise UserError(f"seeds {seeds!r} must be a list of integers >= 0, e.g. [0, 1, 2]")
+    for name, values in (("categories", categories), ("seeds", seeds)):
+        if len(set(values)) < len(values):
+            raise UserError(f"{name} {values!r} names one of them twice; a run counts once")
     tables = {c: data.load(dataset, c) for c in categories}
     groups = [tuple(categories)] if together else [(c,) for c in categories]
-    weights = _weights(method, json.dumps(config.to_dict()), str(settings.weights_root()))
+    try:
+        text = json.dumps(config.to_dict(), allow_nan=False)
+    except ValueError:
+        raise UserError(f"config {config.to_dict()} holds an infinite number; give finite ones") from None
+    weights = _weights(method, text, str(settings.weights_root()))
     return [Plan(method, dataset, g, s, config, weights, tuple(tables[c] for c in g)) for g in groups for s in seeds]
 
 
 @functools.lru_cache(maxsize=64)
 def _weights(method: str, config: str, _root: str) -> str:
     detector_class, config_class = models.get(method)
-    backbone = getattr(detector_class(config_class.from_dict(json.loads(config))), "backbone", None)
+    try:
+        detector = detector_class(config_class.from_dict(json.loads(config)))
+    except UserError:
+        raise
+    except Exception as error:  # whatever torch or timm object to in this combination
+        raise UserError(f"{method} cannot be built with config {config}: {type(error).__name__}: {error}") from error
+    if any(p.numel() == 0 for p in detector.parameters()):
+        raise UserError(f"{method} with config {config} has a layer without parameters; some width is 0")
+    backbone = getattr(detector, "backbone", None)
     return backbone.fingerprint if backbone is not None else ""
 
 
@@ -118,31 +131,33 @@ def _train(plan: Plan, device: str) -> None:
 
     partial = plan.folder.with_name(plan.folder.name + ".partial")
     try:
-        with _locked(plan.folder.with_name(f".{plan.folder.name}.lock")):
+        with settings.locked(plan.folder.with_name(f".{plan.folder.name}.lock")):
             if _whole(plan.folder):
                 return
             partial.mkdir(parents=True, exist_ok=True)
-            Execution(plan, device).finish(partial)
-            os.replace(partial, plan.folder)
+            if not _whole(partial):  # else it was stopped between its last file and its name
+                Execution(plan, device).finish(partial)
+            _finish(partial, plan.folder)
     except OSError as error:
-        if isinstance(error, UserError) or error.errno is None:
+        if error.errno not in settings.UNWRITABLE:
             raise
         raise UserError(
             f"run folder {plan.folder} cannot be written ({error.strerror}); free space or set ADLIB_RESULTS"
         ) from error
 
 
-@contextlib.contextmanager
-def _locked(path: Path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        # The lock ends with the process, however it ends; the empty file stays, or a third process could slip in.
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _finish(partial: Path, folder: Path) -> None:
+    """Everything is on the disk before the name says so; the checkpoint has served."""
+    for path in partial.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    os.replace(partial, folder)
+    for name in ("checkpoint.pt", "made_by.txt"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> "Run":
-    """A finished run anywhere on disk. Raises UserError when a file of it is missing."""
+    """A finished run anywhere on disk. Raises UserError where run.json, or later a needed file, is missing."""
     return Run(path)
 
 
@@ -156,7 +171,10 @@ def find(folder: str | Path) -> "Runs":
     )
     if not found:
         raise UserError(f"no finished run below {folder}; `python -m adlib batch batch/quick.yml` makes some")
-    return Runs([Run(p) for p in found])
+    kept = {}
+    for run in map(Run, found):  # a copy in results/reference counts once
+        kept.setdefault((run.record["method"], run.record["category"], run.record["hash"], run.record["seed"]), run)
+    return Runs(list(kept.values()))
 
 
 class Run:
@@ -174,7 +192,15 @@ class Run:
     @functools.cached_property
     def record(self) -> dict:
         """run.json: identity, metrics per category, threshold, timings, machine."""
-        return json.loads((self.path / "run.json").read_text())
+        try:
+            record = json.loads((self.path / "run.json").read_text())
+            for found in record["per_category"].values():  # null is how JSON writes NaN
+                found["metrics"] = {k: float("nan") if v is None else v for k, v in found["metrics"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.path}/run.json is no run record ({error}); delete the folder or copy it again"
+            ) from error
+        return record
 
     @functools.cached_property
     def scores(self) -> pd.DataFrame:
@@ -226,11 +252,14 @@ class Run:
         load_learnt(detector, read_weights(path))
         return detector.to(device).eval()
 
-    def predict(self, pictures, device: str = "auto") -> "pd.DataFrame":
-        """Score pictures (paths, a folder, or uint8 RGB arrays): see `adlib.inference.predict`."""
+    def predict(self, images, device: str = "auto", category: str | None = None, maps: bool = False) -> pd.DataFrame:
+        """Score pictures: paths, a folder, uint8 RGB arrays [H,W,3], or a tensor [B,3,H,W] in 0..1.
+
+        See `adlib.inference.predict`; category is needed where the run covers several.
+        """
         from adlib import inference
 
-        return inference.predict(self, pictures, device)
+        return inference.predict(self, images, device, category, maps)
 
 
 class Runs:

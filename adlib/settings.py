@@ -4,10 +4,17 @@ Each root comes from an environment variable or lies in the project folder; noth
 because papermill, JupyterLab and nbmake each choose another one.
 """
 
+import contextlib
+import errno
+import fcntl
 import os
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+# errno of what a user can mend: full disk, quota, read-only, no permission, a file where a folder should be
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 
 
 class UserError(ValueError):
@@ -39,3 +46,16 @@ def results_root() -> Path:
 def cache_root() -> Path:
     """Folder for decoded images and frozen features, safe to delete: $ADLIB_CACHE, default `.cache/`."""
     return _root("ADLIB_CACHE", PROJECT / ".cache")
+
+
+@contextlib.contextmanager
+def locked(path: Path):
+    """Hold an exclusive lock on a file, which ends with the process, however that ends; others wait.
+
+    The empty file stays: were it removed, a third process could lock a new one of the same name beside a waiting
+    second.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

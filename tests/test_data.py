@@ -275,9 +275,9 @@ def test_holdback_refuses_other_shares(share, tmp_path):
         (("mvtec",), {}, r"unknown data set 'mvtec' \(did you mean 'mvtec_ad'\?\); valid are elpv, "),
         (("mvtec_ad", "botle"), {}, r"unknown category 'botle' .*did you mean 'bottle'.*valid are bottle, cable"),
         (("mvtec_ad",), {}, r"has 15 categories; name one of bottle"),
-        (("mvtec_ad", "cable"), {}, r"no image of mvtec_ad/cable found in .*python -m adlib data download mvtec_ad"),
+        (("mvtec_ad", "cable"), {}, r"no image of mvtec_ad/cable found in .*data/README.md says where to get it"),
         (("mvtec_ad", "bottle"), {"split": "x"}, r"unknown option 'split' of data set mvtec_ad; valid are none"),
-        (("mtd",), {}, r"data set mtd not found at .*mtd; get it with .*ADLIB_DATA"),
+        (("mtd",), {}, r"data set mtd not found at .*mtd; data/README.md says where .*ADLIB_DATA"),
     ],
 )
 def test_bad_input_is_one_sentence(bottle, monkeypatch, arguments, options, sentence):

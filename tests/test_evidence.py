@@ -2,6 +2,7 @@
 
 import made
 import pytest
+import yaml
 
 import adlib
 from adlib import evidence, execute, runs
@@ -14,6 +15,10 @@ def finished(tmp_path, monkeypatch):
     made.folder_dataset(tmp_path / "data", train=12)
     monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
     adlib.reproduce("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG | {"epochs": 2}, device="cpu")
+    entry = {"method": "simplenet", "dataset": "folder", "categories": ["stripes"], "seeds": [0, 1]}
+    report = {"notebook": "run", "name": "report", "parameters": {"dataset": "folder"}}
+    work = entry | {"config": made.CONFIG | {"epochs": 2}}
+    (tmp_path / "batch.yml").write_text(yaml.safe_dump([work, report]))
     (tmp_path / "results" / "executed").mkdir()
     (tmp_path / "results" / "executed" / "report.ipynb").write_text("{}")
     (tmp_path / "README.md").write_text(f"before\n{evidence.BEGIN}\nwithout numbers\n{evidence.END}\nafter\n")
@@ -23,7 +28,7 @@ def finished(tmp_path, monkeypatch):
 
 def test_copies_give_the_same_numbers_as_the_runs(finished):
     """Metrics with intervals from the copies equal those from the run folders; weights stay behind."""
-    reference = evidence.collect(finished / "results", finished / "reference")
+    reference = evidence.collect(finished / "batch.yml", finished / "reference")
     here, there = runs.find(reference / "runs"), runs.find(finished / "results" / "runs")
     assert here.metrics.equals(there.metrics)
     assert not list(reference.rglob("*.safetensors"))
@@ -31,8 +36,15 @@ def test_copies_give_the_same_numbers_as_the_runs(finished):
     assert (reference / "tables" / "summary.csv").is_file()
 
 
+def test_runs_that_the_batch_does_not_name_stay_out(finished):
+    """A trial with another setting is no part of the evidence."""
+    adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1}, device="cpu")
+    reference = evidence.collect(finished / "batch.yml", finished / "reference")
+    assert {run.record["config"]["epochs"] for run in runs.find(reference / "runs")} == {2}
+
+
 def test_readme_prints_the_table_of_the_copies(finished):
-    reference = evidence.collect(finished / "results", finished / "reference")
+    reference = evidence.collect(finished / "batch.yml", finished / "reference")
     text = (finished / "README.md").read_text()
     assert (reference / "tables" / "readme.md").read_text().strip() in text
     assert text.startswith("before\n")
@@ -44,10 +56,10 @@ def test_stale_runs_are_no_evidence(finished, monkeypatch):
     """Numbers that the present code did not make are refused, with the folder's name."""
     monkeypatch.setattr(execute, "code_fingerprint", lambda method: "other")
     with pytest.raises(UserError, match="made by older code"):
-        evidence.collect(finished / "results", finished / "reference")
+        evidence.collect(finished / "batch.yml", finished / "reference")
 
 
 def test_files_too_large_to_commit_are_refused(finished, monkeypatch):
     monkeypatch.setattr(evidence, "LARGEST", 10)
     with pytest.raises(UserError, match="more than a repository should hold"):
-        evidence.collect(finished / "results", finished / "reference")
+        evidence.collect(finished / "batch.yml", finished / "reference")

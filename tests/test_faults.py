@@ -81,6 +81,26 @@ def test_config_that_is_no_json(data, capsys):
     assert "no JSON" in refused(capsys, "run", "simplenet", "folder", "stripes", "--config", "{epochs: 3}")
 
 
+@pytest.mark.parametrize("text", ["[1]", "5", '"abc"'])
+def test_config_that_is_no_object(data, capsys, text):
+    assert "JSON object" in refused(capsys, "run", "simplenet", "folder", "stripes", "--config", text)
+
+
+@pytest.mark.parametrize("change", ['"margin": Infinity', '"dim": 1', '"backbone": "vit_tiny_patch16_224"'])
+def test_config_that_cannot_be_built(data, capsys, change):
+    config = SMALL[:-1] + f", {change}" + "}"
+    refused(capsys, "run", "simplenet", "folder", "stripes", "--config", config)
+
+
+def test_a_seed_named_twice(data, capsys):
+    assert "twice" in refused(capsys, *train("--seeds", "0", "0"))
+
+
+def test_a_broken_run_record(run, capsys):
+    (run / "run.json").write_text('{"method": ')
+    assert "run.json is no run record" in refused(capsys, "list", str(run.parent))
+
+
 def test_a_text_file_named_png(data, capsys):
     (data / "normal" / "000.png").write_text("I am no picture")
     assert "000.png" in refused(capsys, *train())
@@ -168,6 +188,8 @@ def test_a_disk_that_is_really_full(data, capsys, tmp_path, monkeypatch):
     """/dev/full answers every write with ENOSPC."""
     from adlib import images
 
+    if not Path("/dev/full").is_char_device():
+        pytest.skip("/dev/full, the device that is always full, is missing on this system")
     real = images.Path.open
 
     def full(self, mode="r", *args, **kwargs):

@@ -114,6 +114,42 @@ def test_an_unreadable_picture_does_not_stop_the_others(world, tmp_path):
     assert found.score.notna().tolist() == [False, True]
 
 
+def test_heat_maps_of_an_earlier_call_are_not_scored(world, tmp_path):
+    """--out inside the folder of pictures: the second call finds the same one picture."""
+    run, table = world
+    Image.open(table.path[0]).save(tmp_path / "a.png")
+    for _ in range(2):
+        assert len(inference.predict_to_folder(run, tmp_path, tmp_path / "out")) == 1
+
+
+def test_a_tensor_of_images_scores_like_its_files(world):
+    """float [B,3,H,W] in 0..1, the project's own meaning of images."""
+    import torch
+
+    run, table = world
+    files = list(table.path[:2])
+    images = torch.stack([torch.from_numpy(np.asarray(Image.open(f)).copy()).permute(2, 0, 1) / 255 for f in files])
+    assert run.predict(images).score.tolist() == run.predict(files).score.tolist()
+    with pytest.raises(UserError, match=r"must be float \[B,3,H,W\]"):
+        run.predict(torch.zeros(2, 4, 8, 8))
+
+
+def test_a_score_that_is_not_finite_is_no_decision(world, monkeypatch):
+    """NaN > threshold is False: it would pass as normal."""
+    from adlib.models.simplenet import SimpleNet
+
+    run, table = world
+    real = SimpleNet.score
+
+    def broken(self, embeddings):
+        found = real(self, embeddings)
+        return found._replace(image=found.image * float("nan"))
+
+    monkeypatch.setattr(SimpleNet, "score", broken)
+    with pytest.raises(UserError, match="not finite"):
+        run.predict(table.path[0])
+
+
 def test_speed_reports_both_ways_of_counting(world):
     """network only and end to end, batch 1 and 2, with medians between the deciles."""
     from adlib import timing

@@ -162,9 +162,7 @@ def _mvtec_categories(root: Path) -> list[str]:
 
 
 def _download(dataset: str) -> str:
-    return (
-        f"get it with `python -m adlib data download {dataset}` or set ADLIB_DATA to the folder that holds {dataset}/"
-    )
+    return f"data/README.md says where to get it; put it there, or set ADLIB_DATA to the folder that holds {dataset}/"
 
 
 DATASETS = {
