@@ -88,3 +88,4 @@ def _picture(found: runs.Runs, stem: Path) -> None:
         from adlib import figures_maps
 
         figures.save(figures_maps.anomaly_maps(chosen[0], per_label=3), stem)
+        stem.with_suffix(".pdf").unlink()  # a page shows the PNG
