@@ -41,9 +41,10 @@ def collect(batch: str | Path = BATCH, reference: Path | None = None) -> Path:
             if (run.path / name).is_file():
                 _copy(run.path / name, target / name)
     shutil.rmtree(reference / "notebooks", ignore_errors=True)
-    for report in reports:
-        (reference / "notebooks").mkdir(parents=True, exist_ok=True)
-        _copy(report.sheet, reference / "notebooks" / report.sheet.name)
+    for folder, items in (("notebooks", reports), ("notebooks/runs", work)):
+        (reference / folder).mkdir(parents=True, exist_ok=True)
+        for item in items:
+            _copy(item.sheet, reference / folder / item.sheet.name)
     summarise(reference)
     _picture(runs.Runs(found), reference / "readme")
     return reference

@@ -6,6 +6,7 @@ import yaml
 
 import adlib
 from adlib import evidence, execute, runs
+from adlib.batch import expand
 from adlib.settings import UserError
 
 
@@ -19,7 +20,9 @@ def finished(tmp_path, monkeypatch):
     report = {"notebook": "run", "name": "report", "parameters": {"dataset": "folder"}}
     work = entry | {"config": made.CONFIG | {"epochs": 2}}
     (tmp_path / "batch.yml").write_text(yaml.safe_dump([work, report]))
-    (tmp_path / "results" / "executed").mkdir()
+    (tmp_path / "results" / "executed" / "runs").mkdir(parents=True)
+    for item in expand(tmp_path / "batch.yml")[0]:
+        item.sheet.write_text("{}")
     (tmp_path / "results" / "executed" / "report.ipynb").write_text("{}")
     (tmp_path / "README.md").write_text(f"before\n{evidence.BEGIN}\nwithout numbers\n{evidence.END}\nafter\n")
     monkeypatch.setattr(evidence, "PROJECT", tmp_path)
