@@ -48,7 +48,8 @@ class Features(nn.Module):
         if pretrained:
             self.source = load_weights(self.model, name)
         self.requires_grad_(False).eval()
-        self.fingerprint = state_fingerprint(self.model.state_dict())
+        # with the normalisation, which decides the features as much as the weights do
+        self.fingerprint = state_fingerprint({**self.model.state_dict(), "mean": self.mean, "std": self.std})
 
     def _trim(self, last: str) -> None:
         # timm's EfficientNet runs all its stages whatever is asked for; those after the last map are dead weight

@@ -27,7 +27,7 @@ class Scored:
 
     scores: np.ndarray
     maps: np.ndarray | None
-    small: np.ndarray | None  # float16 [N,64,64], for pictures
+    small: np.ndarray | None  # float32 [N,64,64], for pictures
     peaks: np.ndarray | None  # [N] largest map value of each image
 
 
@@ -51,7 +51,7 @@ def score_all(detector, embeddings, size: int, device: str = "cpu", consume=None
         if out.map is None:
             continue
         full = to_grid(out.map.float(), size)
-        small.append(to_grid(full, SMALL, antialias=True).cpu().numpy().astype(np.float16))
+        small.append(to_grid(full, SMALL, antialias=True).cpu().numpy())
         peaks.append(full.flatten(1).amax(1).cpu().numpy())
         (maps.append(full.cpu().numpy()) if consume is None else consume(start, full.cpu().numpy()))
     join = lambda parts: np.concatenate(parts) if parts else None
@@ -75,7 +75,7 @@ def thresholds(normal: Scored, source: str) -> dict:
     out = {"tau": tau, "level": level, "alpha": ALPHA, "n": len(normal.scores), "source": source}
     if normal.small is not None:
         out["map_tau"] = metrics.threshold(normal.peaks, ALPHA)[0]
-        out["map_scale"] = [float(v) for v in np.percentile(normal.small.astype(np.float32), [50, 99.9])]
+        out["map_scale"] = [float(v) for v in np.percentile(normal.small, [50, 99.9])]
     return out
 
 
@@ -103,6 +103,7 @@ class PixelTruth:
     def __init__(self, test: pd.DataFrame, geometry: images.Geometry, rule: str):
         self.masks, info = images.masks(test, geometry, rule)
         self.rows = np.setdiff1d(np.arange(len(test)), info["no_mask"])
+        self.labels = test.label.to_numpy()[self.rows]
         self.usable = bool(self.masks[self.rows].any()) and not self.masks[self.rows].all()
         self.facts = {
             "regions_lost": info["regions_lost"],
@@ -134,4 +135,4 @@ def pixel_replicates(truth: PixelTruth, maps: np.ndarray, seed: int) -> dict[str
     """Bootstrap replicates [2000] of each pixel metric; seeded by the data, so that all seeds of a run draw the same
     images.
     """
-    return metrics.pixel_replicates(truth.masks[truth.rows], maps[truth.rows], seed=seed)
+    return metrics.pixel_replicates(truth.masks[truth.rows], maps[truth.rows], seed=seed, labels=truth.labels)

@@ -1,15 +1,10 @@
 """One run, from a plan to the files of its folder: embed, train, score, measure, write."""
 
-import ast
 import functools
-import hashlib
 import json
 import os
-import platform
-import resource
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,42 +12,17 @@ import pandas as pd
 import torch
 
 from adlib import backbones, data, evaluation, images, models, settings
-from adlib.settings import PROJECT, locked
+from adlib.record import code_fingerprint, record
+from adlib.settings import locked
 from adlib.training import Training, learnt_state, load_learnt, seeded, stream
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "adlib")
-ROOMS = (
-    *("backbones", "evaluation", "images", "intervals", "layers", "losses", "metrics", "ranking", "streaming"),
-    *("synthesis", "training", "models/base"),
-)
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "aupro@0.3", "pixel_f1_max (oracle)")
 ORACLE = "(oracle best epoch)"
 
 
 def geometry(config) -> images.Geometry:
     """How a system's config wants its pictures."""
-    return images.Geometry(config.image_size, config.resize_mode, config.resize)
-
-
-def code_fingerprint(method: str) -> str:
-    """sha256 over the statements of the system's file and the rooms it uses, without comments and docstrings.
-
-    A finished run whose value differs is stale: what computes its numbers has changed since.
-    """
-    digest = hashlib.sha256()
-    for name in (*ROOMS, f"models/{method}"):
-        path = PROJECT / "adlib" / f"{name}.py"
-        if path.is_file():
-            digest.update(f"{name}\n{_statements(path.read_text())}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _statements(source: str) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body[0] = ast.Pass()
-    return ast.unparse(tree)
+    return images.Geometry(config.image_size, config.resize_mode, config.resize, config.resample)
 
 
 def reproducible_cuda() -> None:
@@ -83,7 +53,7 @@ class Execution:
             self._truth(k)  # a mask that does not fit its image must not cost a training
         self._forget_other_code(folder)
         self._train(folder)
-        record = self._record(self._measure())
+        found = self._measure()
         self.history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
         self.table.to_csv(folder / "scores.csv", index=False, lineterminator="\n")
         from safetensors.torch import save
@@ -92,10 +62,11 @@ class Execution:
         # as bytes, because safetensors' own writer turns a full disk into an error class of its own
         (folder / "model.safetensors").write_bytes(save(state, metadata={"method": self.plan.method}))
         if self.small is not None:
-            np.savez_compressed(folder / "maps.npz", maps=self.small)
+            # for pictures; the largest numbers of float16 stand in for what is beyond them
+            np.savez_compressed(folder / "maps.npz", maps=self.small.clip(-65504, 65504).astype(np.float16))
         if self.draws:
             np.savez_compressed(folder / "replicates.npz", **self.draws)
-        (folder / "run.json").write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
+        (folder / "run.json").write_text(json.dumps(record(self, found), indent=1, allow_nan=False) + "\n")
 
     def _forget_other_code(self, folder: Path) -> None:
         """A checkpoint of other code or another kind of device is not gone on with: the run would be neither."""
@@ -139,6 +110,8 @@ class Execution:
             folder / "checkpoint.pt",
             watch=lambda epoch: self._watch(epoch, training),
         )
+        if self.plan.material is not None:
+            self.detector.equip(self.plan.material, self.device)
         with seeded(self.plan.seed, "train"):
             self.history = training.run()
         self.best = training.best
@@ -197,11 +170,11 @@ class Execution:
             drop = (lambda start, maps: None) if large else None
             scored = evaluation.score_all(self.detector, embedded.subset(test), self.size, self.device, drop)
             if scored.maps is not None and truth.usable:
-                pixel = evaluation.pixel_metrics(truth, scored.maps)
+                pixel = evaluation.pixel_metrics(truth, scored.maps) | self._published_masks(k, scored.maps)
                 if replicates:
                     draws = evaluation.pixel_replicates(truth, scored.maps, stream(0, table.attrs["fingerprint"]))
         values = evaluation.image_metrics(labels, scored.scores, chosen["tau"])
-        values |= {k: v for k, v in pixel.items() if k in PIXEL_METRICS}
+        values |= {k: v for k, v in pixel.items() if k.startswith(PIXEL_METRICS)}
         values["mean_grey_auroc"] = evaluation.mean_grey_floor(self.pictures[k][test], labels)
         counts = {
             "fit": len(fit),
@@ -217,6 +190,16 @@ class Execution:
         test = self.plan.tables[k].iloc[self._rows(k)[2]]
         return evaluation.PixelTruth(test, geometry(self.config).at(self.size), self.config.mask_rule)
 
+    def _published_masks(self, k: int, maps: np.ndarray) -> dict[str, float]:
+        """Pixel metrics with masks brought to the grid as the authors do, where that differs from the run's rule."""
+        rule = self.detector.published_mask_rule
+        if rule in (None, self.config.mask_rule):
+            return {}
+        test = self.plan.tables[k].iloc[self._rows(k)[2]]
+        truth = evaluation.PixelTruth(test, geometry(self.config).at(self.size), rule)
+        found = evaluation.pixel_metrics(truth, maps) if truth.usable else {}
+        return {f"{name} ({rule} masks)": found[name] for name in ("pixel_auroc", "pixel_ap") if name in found}
+
     def _scores_table(self, k: int, category: str, scored: evaluation.Scored, tau: float) -> pd.DataFrame:
         test = self.plan.tables[k].iloc[self._rows(k)[2]]
         root = Path(test.attrs["root"])
@@ -230,80 +213,3 @@ class Execution:
                 "decision": (scored.scores > tau).astype(int),
             }
         )
-
-    def _record(self, per_category: dict[str, dict]) -> dict:
-        plan, config = self.plan, self.config
-        names = dict.fromkeys(n for found in per_category.values() for n in found["metrics"])
-        backbone = getattr(self.detector, "backbone", None)
-        return {
-            "method": plan.method,
-            "dataset": plan.dataset,
-            "category": plan.category,
-            "categories": list(plan.categories),
-            "seed": plan.seed,
-            "hash": plan.hash,
-            "config": config.to_dict(),
-            "paper_config": type(config)().to_dict(),
-            "protocol": self._protocol(),
-            "data": {c: t.attrs["fingerprint"] for c, t in zip(plan.categories, plan.tables, strict=True)},
-            "weights": backbone
-            and {"name": backbone.name, "file": backbone.source, "fingerprint": backbone.fingerprint},
-            "metrics": {n: _mean([c["metrics"].get(n) for c in per_category.values()]) for n in names},
-            "per_category": per_category,
-            "oracle_epoch": self.best.get("epoch"),
-            "parameters": sum(p.numel() for p in self.detector.parameters()),
-            "trainable_parameters": sum(p.numel() for p in self.detector.parameters() if p.requires_grad),
-            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
-            "code": code_fingerprint(plan.method),
-            "machine": self._machine(),
-        }
-
-    def _protocol(self) -> dict:
-        c = self.config
-        return {
-            "training": "per category" if len(self.plan.categories) == 1 else "together",
-            "holdback": c.holdback,
-            "image_size": c.image_size,
-            "resize_mode": c.resize_mode,
-            "resize": c.resize,
-            "resample": "antialias",
-            "mask_rule": c.mask_rule,
-            "metric_size": self.size,
-            "select": "last",
-            "aupro": "streaming, 8-connected" if self.streamed else "exact, 8-connected",
-            "aupro_limit": 0.3,
-            "epochs": c.epochs,
-            "backbone": getattr(c, "backbone", None),
-            **self.detector.protocol,
-        }
-
-    def _machine(self) -> dict:
-        cuda = torch.device(self.device).type == "cuda"
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return {
-            "device": torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine(),
-            "device_type": "cuda" if cuda else "cpu",
-            "threads": torch.get_num_threads(),
-            "tf32": bool(cuda and torch.backends.cudnn.allow_tf32),
-            "peak_host_bytes": peak,
-            "peak_device_bytes": torch.cuda.max_memory_allocated(self.device) if cuda else None,
-            "python": platform.python_version(),
-            "versions": {p: version(p) for p in PACKAGES},
-        }
-
-
-def _mean(values: list) -> float:
-    """Mean of the values that are defined; NaN where none is."""
-    known = [v for v in values if v is not None and np.isfinite(v)]
-    return float(np.mean(known)) if known else float("nan")
-
-
-def _plain(value):
-    """Numbers as JSON knows them: NaN becomes null."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value

@@ -117,17 +117,18 @@ def pixel_bootstrap(
     index=None,
     bins: int = 4096,
     other_maps=None,
+    labels=None,
 ) -> dict[str, Interval]:
     """Stratified 95 % intervals of pixel_auroc, pixel_ap and aupro@L: images are resampled, never pixels.
 
-    masks (0/1), maps: [N,H,W]; an image with an empty mask is normal. other_maps of a second system: intervals of the
+    masks (0/1), maps: [N,H,W]; labels: [N], the strata, default: an image with an empty mask is normal. other_maps of a second system: intervals of the
     paired differences maps - other_maps. index: own draws [B, N]. Each image becomes a histogram of its normal pixels,
     anomalous pixels and region weights over common quantile bins, half of them of the anomalous scores, where AP needs
     them fine; a replicate is a sum of histograms. `value` is exact, the ends carry the bins' rounding.
     """
     masks, maps = check_images(masks, maps)
     limits = [check_limit(limit) for limit in limits]
-    counts = _counts(_draws(masks.any(axis=(1, 2)), replicates, np.random.default_rng(seed), index), len(masks))
+    counts = _image_counts(masks, labels, replicates, seed, index)
     exact, drawn = _pixel_draws(masks, maps, limits, counts, bins)
     if other_maps is not None:
         others, drawn_others = _pixel_draws(*check_images(masks, other_maps), limits, counts, bins)
@@ -144,14 +145,16 @@ def pixel_replicates(
     seed: int = 0,
     index=None,
     bins: int = 4096,
+    labels=None,
 ) -> dict[str, np.ndarray]:
     """The drawn values [B] behind `pixel_bootstrap`, per metric: to average over seeds or categories first.
 
-    Equal masks, replicates and seed draw the same images, so the replicates of two systems are paired.
+    Equal labels, replicates and seed draw the same images, so the replicates of two systems are paired; the labels
+    matter where a small defect has no pixel on one of their grids.
     """
     masks, maps = check_images(masks, maps)
     limits = [check_limit(limit) for limit in limits]
-    counts = _counts(_draws(masks.any(axis=(1, 2)), replicates, np.random.default_rng(seed), index), len(masks))
+    counts = _image_counts(masks, labels, replicates, seed, index)
     return _pixel_draws(masks, maps, limits, counts, bins)[1]
 
 
@@ -202,6 +205,14 @@ def _counts(index: np.ndarray, n: int) -> np.ndarray:
     """How often each of n images was drawn, [B, n], from indices [B, N]."""
     flat = index + n * np.arange(len(index))[:, None]
     return np.bincount(flat.ravel(), minlength=n * len(index)).reshape(len(index), n).astype(float)
+
+
+def _image_counts(masks: np.ndarray, labels, replicates: int, seed: int, index) -> np.ndarray:
+    """How often each image is drawn in each replicate, [B, N], stratified by label."""
+    strata = masks.any(axis=(1, 2)) if labels is None else np.asarray(labels).astype(bool)
+    if strata.shape != (len(masks),):
+        raise UserError(f"labels must be [{len(masks)}], one per image, got {list(strata.shape)}")
+    return _counts(_draws(strata, replicates, np.random.default_rng(seed), index), len(masks))
 
 
 def _estimate(part: _Part, metric: str | Callable) -> float:

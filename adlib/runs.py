@@ -33,6 +33,7 @@ class Plan:
     config: object
     weights: str  # fingerprint of the frozen weights, "" where there are none
     tables: tuple[pd.DataFrame, ...] = field(compare=False, repr=False)
+    material: object = field(default=None, compare=False, repr=False)  # `Detector.material`
 
     @property
     def category(self) -> str:
@@ -49,6 +50,8 @@ class Plan:
             "data": [t.attrs["fingerprint"] for t in self.tables],
             "weights": self.weights,
         }
+        if self.material is not None:
+            identity["material"] = self.material.fingerprint
         return hashlib.sha256(json.dumps(identity, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
 
     @property
@@ -76,7 +79,12 @@ def plans(method, dataset, categories=None, seeds=(0,), config=None, together=Fa
     except ValueError:
         raise UserError(f"config {config.to_dict()} holds an infinite number; give finite ones") from None
     weights = _weights(method, text, str(settings.weights_root()))
-    return [Plan(method, dataset, g, s, config, weights, tuple(tables[c] for c in g)) for g in groups for s in seeds]
+    material = {g: models.get(method)[0].material(config, dataset, g) for g in groups}
+    return [
+        Plan(method, dataset, g, s, config, weights, tuple(tables[c] for c in g), material[g])
+        for g in groups
+        for s in seeds
+    ]
 
 
 @functools.lru_cache(maxsize=64)
@@ -227,7 +235,7 @@ class Run:
     @property
     def stale(self) -> bool:
         """True when the code that made this run has changed since."""
-        from adlib.execute import code_fingerprint
+        from adlib.record import code_fingerprint
 
         return self.record["code"] != code_fingerprint(self.record["method"])
 

@@ -101,7 +101,7 @@ class Training:
         saved = time.monotonic()
         for epoch in self._epochs():
             self.history.append(self._epoch(epoch, optimizers))
-            if self.watch and self.config.eval_every and epoch % self.config.eval_every == 0:
+            if self.watch and self._looks(epoch):
                 self.detector.eval()
                 self.history[-1].update(self.watch(epoch))
             due = time.monotonic() - saved >= 60 * self.minutes or epoch == self.config.epochs
@@ -113,6 +113,18 @@ class Training:
         self.detector.eval()
         return pd.DataFrame(self.history)
 
+    def _looks(self, epoch: int) -> bool:
+        """Whether to look at the test set: every `eval_every` epochs and after the last one."""
+        every = self.config.eval_every
+        return bool(every) and (epoch % every == 0 or epoch == self.config.epochs)
+
+    def _order(self) -> np.ndarray:
+        """Rows of one epoch: a permutation, or as many draws with replacement."""
+        n = len(self.embeddings)
+        if self.detector.replacement:
+            return torch.randint(n, (n,), generator=self.order).numpy()
+        return torch.randperm(n, generator=self.order).numpy()
+
     def _epochs(self):
         from tqdm import tqdm
 
@@ -122,7 +134,7 @@ class Training:
     def _epoch(self, epoch: int, optimizers: list[tuple]) -> dict:
         self.detector.train()
         start, sums = time.perf_counter(), {}
-        order = torch.randperm(len(self.embeddings), generator=self.order).numpy()
+        order = self._order()
         for rows in np.array_split(order, range(self.config.batch_size, len(order), self.config.batch_size)):
             batch = self.embeddings.take(rows, self.device)
             with self._autocast():
@@ -133,7 +145,7 @@ class Training:
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() * len(rows)
         means = {name: float(value) / len(order) for name, value in sums.items()}
-        if not np.isfinite(means["total"]):
+        if not np.isfinite(list(means.values())).all():
             raise UserError(
                 f"the loss is not finite in epoch {epoch}: {means}; lower the learning rate or check the images"
             )
@@ -142,7 +154,8 @@ class Training:
 
     def _autocast(self):
         bf16 = self.config.precision == "bfloat16" and torch.device(self.device).type == "cuda"
-        return torch.autocast("cuda", torch.bfloat16) if bf16 else contextlib.nullcontext()
+        # without the cache of cast weights, which a second optimiser's step would find stale
+        return torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if bf16 else contextlib.nullcontext()
 
     def _save(self, optimizers: list[tuple]) -> None:
         state = {
@@ -192,9 +205,13 @@ class Training:
 
 
 def learnt_state(detector) -> dict[str, torch.Tensor]:
-    """Parameters and buffers that training made; the frozen backbone is named by its fingerprint instead."""
+    """Parameters and buffers that training made; what is frozen is named by its fingerprint instead."""
     # cloned: on the CPU the tensors would go on changing with the detector
-    return {k: v.detach().cpu().clone() for k, v in detector.state_dict().items() if not k.startswith("backbone.")}
+    return {k: v.detach().cpu().clone() for k, v in detector.state_dict().items() if not _is_frozen(detector, k)}
+
+
+def _is_frozen(detector, key: str) -> bool:
+    return key.split(".")[0] in detector.frozen
 
 
 def load_learnt(detector, state: dict[str, torch.Tensor]) -> None:
@@ -203,6 +220,6 @@ def load_learnt(detector, state: dict[str, torch.Tensor]) -> None:
         missing, unexpected = detector.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise UserError(f"stored weights do not fit this model: {str(error).splitlines()[-1].strip()}") from error
-    missing = [k for k in missing if not k.startswith("backbone.")]
+    missing = [k for k in missing if not _is_frozen(detector, k)]
     if missing or unexpected:
         raise UserError(f"stored weights do not fit this model: missing {missing[:3]}, unexpected {unexpected[:3]}")

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 import adlib
-from adlib import evidence, execute, runs
+from adlib import evidence, record, runs
 from adlib.batch import expand
 from adlib.settings import UserError
 
@@ -57,7 +57,7 @@ def test_readme_prints_the_table_of_the_copies(finished):
 
 def test_stale_runs_are_no_evidence(finished, monkeypatch):
     """Numbers that the present code did not make are refused, with the folder's name."""
-    monkeypatch.setattr(execute, "code_fingerprint", lambda method: "other")
+    monkeypatch.setattr(record, "code_fingerprint", lambda method: "other")
     with pytest.raises(UserError, match="made by older code"):
         evidence.collect(finished / "batch.yml", finished / "reference")
 

@@ -163,6 +163,22 @@ def test_pixel_replicates_equal_exact_metrics_of_drawn_images():
             assert values[b] == pytest.approx(exact[name], abs=1e-12), name
 
 
+def test_pixel_replicates_draw_by_image_label():
+    """A defect without a pixel on this grid still counts as anomalous: the draws pair with those of a finer grid."""
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    masks, maps = np.zeros((6, 4, 4)), np.random.default_rng(0).random((6, 4, 4))
+    masks[3:, 0, 0] = 1
+    fine = metrics.pixel_replicates(masks, maps, replicates=50, labels=labels)
+    assert all(np.array_equal(fine[k], v) for k, v in metrics.pixel_replicates(masks, maps, replicates=50).items())
+    masks[5] = 0
+    coarse = metrics.pixel_replicates(masks, maps, replicates=50, labels=labels)
+    assert not np.array_equal(
+        coarse["pixel_auroc"], metrics.pixel_replicates(masks, maps, replicates=50)["pixel_auroc"], equal_nan=True
+    )
+    with pytest.raises(UserError, match=r"labels must be \[6\]"):
+        metrics.pixel_replicates(masks, maps, replicates=5, labels=labels[:3])
+
+
 def test_pixel_bootstrap_of_continuous_scores_is_close_to_exact_draws():
     """A bin is a tie of some ten pixels here, which moves the ends by far less than a tenth of the interval's width."""
     masks, maps = simulated(n=12, side=40)

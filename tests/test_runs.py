@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import adlib
-from adlib import execute, metrics, runs
+from adlib import execute, metrics, models, record, runs
 from adlib.settings import UserError
 
 
@@ -272,6 +272,51 @@ def test_a_run_whose_code_changed_is_stale(found, monkeypatch):
     assert not found.runs[0].stale
     monkeypatch.setattr(execute, "code_fingerprint", lambda method: "other")
     assert found.runs[0].stale
+
+
+def test_the_code_fingerprint_covers_what_a_system_uses_and_nothing_else():
+    """Over imports: SimpleNet's numbers depend on the ranking behind the metrics, not on another system's file."""
+    used = record.rooms("simplenet")
+    assert {"models/simplenet", "models/base", "training", "execute", "evaluation", "ranking", "images"} <= set(used)
+    assert not {"models/draem", "losses", "synthesis", "figures", "tables", "record", "settings"} & set(used)
+
+
+class Pictures:
+    """What a texture source looks like to a run."""
+
+    name, note = "spots", "three spots"
+
+    def __init__(self, fingerprint: str):
+        self.fingerprint = fingerprint
+
+    def __len__(self) -> int:
+        return 3
+
+
+def test_pictures_that_training_draws_on_are_part_of_the_identity(here, monkeypatch, tmp_path):
+    """Another texture source is another run; its name, size and note stand in the record; it reaches the detector."""
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
+    detector, equipped = models.get("simplenet")[0], []
+    monkeypatch.setattr(detector, "equip", lambda self, material, device: equipped.append(material.fingerprint))
+    call = ("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1})
+    without = runs.plans(*call)[0].hash
+    hashes = []
+    for name in ("a", "b"):
+        monkeypatch.setattr(detector, "material", classmethod(lambda *_, n=name: Pictures(n)))
+        hashes.append(runs.plans(*call)[0].hash)
+    assert len({without, *hashes}) == 3
+    found = adlib.reproduce(*call).runs[0].record
+    assert found["material"] == {"name": "spots", "count": 3, "note": "three spots", "fingerprint": "b"}
+    assert equipped == ["b"]
+
+
+def test_masks_as_the_authors_make_them_are_measured_beside_ours(here, monkeypatch, tmp_path):
+    """The plain metric keeps the run's rule; the other rule's numbers carry its name."""
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
+    monkeypatch.setattr(models.get("simplenet")[0], "published_mask_rule", "exact_one")
+    found = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1}).runs[0].record
+    assert {"pixel_auroc", "pixel_auroc (exact_one masks)", "pixel_ap (exact_one masks)"} <= set(found["metrics"])
+    assert found["metrics"]["pixel_auroc"] != found["metrics"]["pixel_auroc (exact_one masks)"]
 
 
 def test_the_record_says_where_and_how_it_was_made(found):

@@ -56,6 +56,24 @@ def test_the_same_seed_gives_the_same_bytes():
     assert not equal(states[0], states[2])
 
 
+def test_an_epoch_with_replacement_draws_as_many_rows_but_some_twice():
+    """N draws with replacement miss a share of (1 - 1/N)^N, about 1/e, of the rows; a permutation misses none."""
+    net, embeddings = parts()
+    whole = Training(net, embeddings, 0)._order()
+    assert sorted(whole) == list(range(20))
+    net.replacement = True
+    drawn = Training(net, embeddings, 0)._order()
+    assert len(drawn) == 20
+    assert len(set(drawn)) < 20
+
+
+def test_the_last_epoch_is_looked_at_whatever_the_interval():
+    net, embeddings = parts(epochs=5)
+    seen = []
+    Training(net, embeddings, 0, watch=lambda epoch: seen.append(epoch) or {}).run()
+    assert seen == [2, 4, 5]
+
+
 class Interrupted(Exception):
     pass
 

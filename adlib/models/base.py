@@ -34,6 +34,7 @@ class Config:
     image_size: int = setting(256, low=8)  # pixels per side of the network's square input
     resize_mode: str = setting("squash", choices=("squash", "short_crop"))  # specs/common, geometry
     resize: int | None = setting(None, low=8)  # pixels of the shorter side before the centre crop (short_crop only)
+    resample: str = setting("antialias", choices=("antialias", "plain"))  # plain: bilinear without a low-pass, as cv2
     epochs: int = setting(100, low=0)  # passes over the normal training images
     batch_size: int = setting(8, low=1)  # images
     eval_every: int = setting(0, low=0)  # epochs between looks at the test set, for the oracle row only; 0 = never
@@ -119,6 +120,9 @@ class Detector(nn.Module):
     """Base of all systems. A subclass sets `Config` and overrides embed, loss (or fit) and score."""
 
     Config: ClassVar[type[Config]] = Config
+    frozen: ClassVar[tuple[str, ...]] = ("backbone",)  # modules that training never changes: named by fingerprint
+    replacement: ClassVar[bool] = False  # True: an epoch is N draws with replacement, not a permutation
+    published_mask_rule: ClassVar[str | None] = None  # where the authors' masks differ: measured beside ours
 
     def __init__(self, config: Config):
         super().__init__()
@@ -140,13 +144,28 @@ class Detector(nn.Module):
         """[B,3,H,W] in 0..1 -> what the frozen part makes of them. Default: the images themselves."""
         return images
 
+    @classmethod
+    def material(cls, config: Config, dataset: str, categories: tuple[str, ...]):
+        """Pictures besides the training images that training draws on (a texture source); None where it needs none.
+
+        What is returned has name, note, fingerprint (part of a run's identity) and a length. Raises UserError where
+        nothing usable is found.
+        """
+        return None
+
+    def equip(self, material, device: str) -> None:
+        """Called with that material before training, also when it is resumed; never for inference."""
+
     def prepare(self, embeddings, generator: torch.Generator) -> None:
         """Called once before training with all training embeddings (`adlib.backbones.Embeddings`), for data-dependent
         starts.
         """
 
     def loss(self, batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Embeddings of a batch of normal images -> named scalar terms; "total" is minimised, the others are logged."""
+        """Embeddings of a batch of normal images -> named scalar terms; "total" is minimised, the others are logged.
+
+        Random numbers come from the generator (on the embeddings' device) and nowhere else: it is what checkpoints keep.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines neither loss nor fit")
 
     def fit(self, embeddings, generator: torch.Generator) -> None:

@@ -62,6 +62,8 @@ class Config(base.Config):
             raise UserError(f"config field 'patch' is {self.patch}; it must be odd: 1, 3, 5, ...")
         if not self.layers:
             raise UserError("config field 'layers' is empty; name at least one timm feature index, e.g. [2, 3]")
+        if list(self.layers) != sorted(set(self.layers)):
+            raise UserError(f"config field 'layers' is {list(self.layers)}; name each index once, ascending: [2, 3]")
 
 
 def local_features(maps: tuple[Tensor, ...], dim: int, pretrain_dim: int, patch: int = 3) -> Tensor:
