@@ -121,10 +121,11 @@ def pixel_bootstrap(
 ) -> dict[str, Interval]:
     """Stratified 95 % intervals of pixel_auroc, pixel_ap and aupro@L: images are resampled, never pixels.
 
-    masks (0/1), maps: [N,H,W]; labels: [N], the strata, default: an image with an empty mask is normal. other_maps of a second system: intervals of the
-    paired differences maps - other_maps. index: own draws [B, N]. Each image becomes a histogram of its normal pixels,
-    anomalous pixels and region weights over common quantile bins, half of them of the anomalous scores, where AP needs
-    them fine; a replicate is a sum of histograms. `value` is exact, the ends carry the bins' rounding.
+    masks (0/1), maps: [N,H,W]; labels: [N], the strata, default: an image with an empty mask is normal. other_maps of
+    a second system: intervals of the paired differences maps - other_maps. index: own draws [B, N]. Each image becomes
+    a histogram of its normal pixels, anomalous pixels and region weights over common quantile bins, half of them of the
+    anomalous scores, where AP needs them fine; a replicate is a sum of histograms. `value` is exact, the ends carry the
+    bins' rounding.
     """
     masks, maps = check_images(masks, maps)
     limits = [check_limit(limit) for limit in limits]
@@ -259,7 +260,7 @@ def _bins(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> Ranking
 
 
 def _percentiles(drawn: np.ndarray, value: float) -> Interval:
-    low, high = np.percentile(drawn, TAILS)
+    low, high = np.nanpercentile(drawn, TAILS)  # NaN: a sample without any anomalous pixel
     return Interval(float(low), float(high), "bootstrap", value)
 
 

@@ -270,7 +270,7 @@ def test_copies_of_a_run_count_once(found, tmp_path):
 
 def test_a_run_whose_code_changed_is_stale(found, monkeypatch):
     assert not found.runs[0].stale
-    monkeypatch.setattr(execute, "code_fingerprint", lambda method: "other")
+    monkeypatch.setattr(record, "code_fingerprint", lambda method: "other")
     assert found.runs[0].stale
 
 

@@ -164,7 +164,7 @@ class Detector(nn.Module):
     def loss(self, batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Embeddings of a batch of normal images -> named scalar terms; "total" is minimised, the others are logged.
 
-        Random numbers come from the generator (on the embeddings' device) and nowhere else: it is what checkpoints keep.
+        Random numbers come from the generator (on the embeddings' device) and nowhere else: checkpoints keep it.
         """
         raise NotImplementedError(f"{type(self).__name__} defines neither loss nor fit")
 
