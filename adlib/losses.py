@@ -1,0 +1,93 @@
+"""Losses that several papers share: structural similarity, focal loss.
+
+Images are [B,C,H,W]. Half precision is computed in float32 (call them outside autocast): the variances of SSIM cancel
+and the focal loss' smoothing vanishes otherwise.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adlib.settings import UserError
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """The tensor as float32; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def guessed_range(x: Tensor) -> Tensor:
+    """L as the authors of DRAEM guess it from an image: 255 or 1, one more where values lie below -0.5. Scalar."""
+    top = torch.where(x.max() > 128, 255.0, 1.0)
+    return top + torch.where(x.min() < -0.5, 1.0, 0.0)
+
+
+def ssim(
+    x: Tensor,
+    y: Tensor,
+    window: int = 11,
+    sigma: float = 1.5,
+    data_range: float | str = 1.0,
+    padding: str = "zero",
+    reduction: str = "mean",
+) -> Tensor:
+    """Structural similarity of images [B,C,H,W] under a Gaussian window (Wang et al. 2004), per channel.
+
+    reduction "mean": the loss 1 - mean(SSIM), a scalar, 0 for equal images; "none": the similarity map, 1 where equal.
+    window is the side in pixels, odd; sigma in pixels; data_range L = span of the values, "auto": guessed from x.
+    padding: "zero" and "reflect" give a map [B,C,H,W], "valid" [B,C,H-window+1,W-window+1]. Variances are E[x^2] - mu^2
+    (population), C1 = (0.01 L)^2, C2 = (0.03 L)^2. Source: specs/draem.md, section 3. Raises UserError.
+    """
+    _check_ssim(x, y, window, padding, reduction)
+    x, y = full_precision(x), full_precision(y)
+    span = guessed_range(x.detach()) if data_range == "auto" else data_range
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    planes = _windowed(torch.stack((x, y, x * x, y * y, x * y)), window, sigma, padding)
+    mx, my, xx, yy, xy = planes
+    contrast = (2 * (xy - mx * my) + c2) / (xx - mx**2 + yy - my**2 + c2)
+    similarity = (2 * mx * my + c1) / (mx**2 + my**2 + c1) * contrast
+    return similarity if reduction == "none" else 1 - similarity.mean()
+
+
+def _check_ssim(x: Tensor, y: Tensor, window: int, padding: str, reduction: str) -> None:
+    if x.shape != y.shape or x.ndim != 4:
+        raise UserError(f"ssim compares images of shape [B,C,H,W], not {list(x.shape)} with {list(y.shape)}")
+    if window < 1 or window % 2 == 0:
+        raise UserError(f"the window of ssim is {window} pixels; it must be odd: 3, 5, ..., 11")
+    if padding not in ("zero", "reflect", "valid"):
+        raise UserError(f"the padding of ssim is {padding!r}; valid: zero, reflect, valid")
+    if reduction not in ("mean", "none"):
+        raise UserError(f"the reduction of ssim is {reduction!r}; valid: mean, none")
+    if padding == "valid" and window > min(x.shape[-2:]):
+        raise UserError(f"the window of ssim is {window} pixels, more than the image's {list(x.shape[-2:])}")
+
+
+def _windowed(planes: Tensor, window: int, sigma: float, padding: str) -> Tensor:
+    """Gaussian means of [...,H,W], rows and columns one after the other; the window sums to 1."""
+    at = torch.arange(window, device=planes.device, dtype=planes.dtype) - window // 2
+    kernel = torch.exp(-0.5 * (at / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    flat, pad = planes.flatten(0, -3)[:, None], window // 2  # [n, 1, H, W]
+    if padding != "valid":
+        flat = F.pad(flat, (pad,) * 4, mode="constant" if padding == "zero" else "reflect")
+    flat = F.conv2d(F.conv2d(flat, kernel[None, None, :, None]), kernel[None, None, None, :])
+    return flat[:, 0].unflatten(0, planes.shape[:-2])
+
+
+def focal(probabilities: Tensor, target: Tensor, gamma: float = 2.0, smooth: float = 1e-5) -> Tensor:
+    """Focal loss (Lin et al. 2017) on softmax probabilities [B,K,H,W], all classes weighted alike; a scalar >= 0.
+
+    target: [B,1,H,W] or [B,H,W], class numbers (0 normal, 1 anomalous). The mean over all pixels of -(1 - q)^gamma ln q
+    with q = (1 - s) p + s (1 - p) / (K - 1) + s, p the true class' probability, s = smooth: a pixel costs at most
+    -ln 2s where K = 2. Source: specs/draem.md, section 3. Raises UserError.
+    """
+    target = target if target.ndim == probabilities.ndim else target[:, None]
+    count = probabilities.shape[1]
+    if count < 2 or target.shape != probabilities[:, :1].shape:
+        raise UserError(
+            f"focal takes probabilities [B,K,H,W], K >= 2, and a target [B,1,H,W] of class numbers,"
+            f" not {list(probabilities.shape)} and {list(target.shape)}"
+        )
+    p = full_precision(probabilities).gather(1, target.long())
+    q = (1 - smooth) * p + smooth / (count - 1) * (1 - p) + smooth
+    return -((1 - q).clamp(min=0) ** gamma * q.log()).mean()
