@@ -13,7 +13,7 @@ KEPT = ("run.json", "scores.csv", "history.csv", "replicates.npz")  # all but th
 BATCH = PROJECT / "batch" / "reference.yml"
 LARGEST = 2_000_000  # bytes of one committed file
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
-HEADLINE = ["image_auroc", "pixel_auroc", "aupro@0.3"]
+HEADLINE = ["image_auroc", "mean_grey_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3"]
 PICTURE = ("simplenet", "textures", "brick")  # photographs in the public domain
 
 
@@ -72,7 +72,7 @@ def summarise(reference: Path) -> None:
 def readme_table(found: runs.Runs) -> str:
     """Markdown: the headline metrics per data set, category and setting."""
     table = tables.printed(tables.summary(found, HEADLINE))
-    return table.drop(columns=["method"]).to_markdown(index=False, disable_numparse=True)
+    return table.to_markdown(index=False, disable_numparse=True)
 
 
 def _insert(readme: Path, text: str) -> None:

@@ -34,6 +34,7 @@ MAIN = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3", published.ORACLE.
 def paper_table(runs, paper: str, table: str = "table1") -> pd.DataFrame:
     """A table of the paper in its row and column order: every published number, then ours, in 0..1.
 
+    Where image AUROC was measured, the floor `mean_grey_auroc` of the same images stands beside it.
     Rows are categories (with the paper's averages) or, in a table of averages only, systems. Published columns are
     named "system metric", ours "ours metric", rivals that were run "system (here) metric". `runs` may be None, or
     {published system: its runs} for an ablation table. Raises UserError for an unknown table.
@@ -53,7 +54,7 @@ def paper_table(runs, paper: str, table: str = "table1") -> pd.DataFrame:
         [{"dataset": d, ("system" if by_system else "category"): k, **row} for (d, k), row in rows.items()]
     )
     order = [c for c in out.columns if not c.startswith("ours ") and "(here)" not in c]
-    out = out[order + [c for c in out.columns if c not in order]]
+    out = out[[c for c in order if c != FLOOR] + [c for c in out.columns if c not in order or c == FLOOR]]
     if out["dataset"].nunique() == 1:
         out = out.drop(columns="dataset")
     percent = cells[~cells["metric"].isin(published.PLAIN)]
@@ -93,6 +94,9 @@ def _ours(cells: pd.DataFrame, cell, runs, by_system: bool) -> dict:
     name = f"ours {cell.metric}" if reproduced else f"{cell.system} (here) {cell.metric}"
     out = {name: value.get("mean", np.nan), **{f"{name} {k}": value.get(k, np.nan) for k in ("sd", "low", "high")}}
     out[f"{name} n"] = value.get("n_seeds", 0)
+    if cell.metric == "image_auroc" and reproduced:
+        floor = published.ours(own, method, cell.dataset, cell.category, FLOOR) if method else None
+        out |= {FLOOR: floor["mean"]} if floor else {}
     if cell.category in measured.AVERAGES:
         out[f"{name} of"] = f"{value.get('n_categories', 0)} of {published.n_categories(cells, cell)}"
     return out

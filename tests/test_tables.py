@@ -56,6 +56,16 @@ def test_reduced_runs_are_labelled_below_the_table():
     assert "Reduced runs of simplenet" in tables.to_markdown(table)
 
 
+def test_the_mean_grey_floor_stands_beside_the_measured_auroc():
+    """What brightness alone gives away, last in the row, in percent; empty where nothing was run."""
+    runs = fake_runs({("screw", "image_auroc"): [0.8], ("screw", "mean_grey_auroc"): [1.0]})
+    table = tables.paper_table(runs, "simplenet")
+    assert table.columns[-1] == "mean_grey_auroc"
+    text = tables.printed(table).set_index("category")["mean grey AUROC (floor)"]
+    assert (text["screw"], text["bottle"]) == ("100.0", "-")
+    assert "mean_grey_auroc" not in tables.paper_table(None, "simplenet")
+
+
 def test_rivals_that_were_run_stand_beside_theirs():
     """PaDiM measured by us gets a column of its own, after the published ones."""
     runs = fake_runs({("carpet", "image_auroc"): [0.99]}, method="padim")
