@@ -144,6 +144,8 @@ class Simulator:
         with torch.autocast(images.device.type, enabled=False):
             target = self._turned(images.float(), draws)
             rows = draws.anomalous.nonzero()[:, 0]
+            if not len(rows):
+                return Simulated(target.clone(), target, torch.zeros_like(target[:, :1]))
             shapes = self._masks(images.shape[-2:], draws, rows, images.device)
             textures = self._textures(bank, draws, rows, images.device)
             damaged = blend(take(target, rows), textures, shapes, draws.opacity[rows].to(images.device)).clamp_(0, 1)
@@ -175,6 +177,8 @@ class Simulator:
 
     def _turned(self, images: Tensor, draws: "_Draws") -> Tensor:
         rows = draws.turned.nonzero()[:, 0]
+        if not len(rows):
+            return images
         return _replaced(images, rows, rotate(take(images, rows), draws.turn_degrees[rows]).clamp_(0, 1))
 
     def _masks(self, shape: tuple[int, int], draws: "_Draws", rows: Tensor, device: torch.device) -> Tensor:
