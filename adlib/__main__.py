@@ -50,9 +50,27 @@ def _parser() -> argparse.ArgumentParser:
         "evidence", help="copy finished runs, tables and notebooks to results/reference, fill the README"
     )
 
-    p = commands.add_parser("data", help="data sets: what there is and where")
-    p.add_argument("action", choices=["list"])
+    p = commands.add_parser("data", help="data sets: what there is, whether it is complete, how to get it")
+    _data_actions(p.add_subparsers(dest="action", required=True, metavar="ACTION"))
     return parser
+
+
+def _data_actions(actions) -> None:
+    actions.add_parser("list", help="all known data sets and where they lie")
+
+    p = actions.add_parser("verify", help="compare with the official data; one line per fault, exit status 1 with any")
+    p.add_argument("name", metavar="NAME", help="a data set, or dtd")
+    p.add_argument("--category", nargs="+", help="default: all that are there")
+    p.add_argument("--root", help="the data set's folder; default: $ADLIB_DATA/NAME")
+
+    p = actions.add_parser("download", help="fetch an official data set, or say how; goes on where it was stopped")
+    p.add_argument("name", metavar="NAME", help="mvtec_ad, btad, mtd, dagm or dtd")
+    p.add_argument("--accept-licence", action="store_true", help="you have read the licence that is printed without it")
+    p.add_argument("--root", help="the data set's folder; default: $ADLIB_DATA/NAME")
+
+    p = actions.add_parser("describe", help="counts, sizes, defect sizes and brightness; what mean grey alone detects")
+    p.add_argument("name", metavar="NAME", help="a data set or a mixture")
+    p.add_argument("--category", nargs="+", help="default: all that are there")
 
 
 def _run(args) -> int:
@@ -118,11 +136,9 @@ def _evidence(args) -> int:
 
 
 def _data(args) -> int:
-    from adlib import data
+    from adlib.data import commands
 
-    for name in data.datasets():
-        print(f"{name:12s} {data.where(name)}")
-    return 0
+    return commands.run(args)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from adlib.data.official import DAGM_DEFECTIVE_TRAIN, EMPTY_MASKS
-from adlib.data.table import ENDINGS, SILENT_ENDINGS, Sample, by_stem, folders, images
+from adlib.data.table import ENDINGS, SILENT_ENDINGS, Sample, by_stem, folders, images, some
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 PAPERS = {"license", "licence", "readme", "copying"}  # files without an ending that every data set may hold
@@ -70,6 +70,10 @@ def _in_category(root: Path, category: str) -> Path:
     return root / category
 
 
+def _at_root(root: Path, category: str) -> Path:
+    return root
+
+
 def _nothing(root: Path, samples: list[Sample]) -> list[Sample]:
     return []
 
@@ -77,7 +81,8 @@ def _nothing(root: Path, samples: list[Sample]) -> list[Sample]:
 @dataclass(frozen=True)
 class Rules:
     """What a layout promises beyond its samples. masks: "all" anomalous images have one, "kind": all of a kind or none,
-    "none"; spare(root of the part, samples): what lies there and is left out; mend: samples as they lie on the disk.
+    "none"; place(root, category): the part's folder; mend(samples): with the masks that `load` leaves out;
+    spare(place, samples): pictures that lie there and are left out; known(place): files that are no pictures.
     """
 
     masks: str = "all"
@@ -86,7 +91,6 @@ class Rules:
     spare: Callable[[Path, list[Sample]], list[Sample]] = _nothing
     mend: Callable[[list[Sample]], list[Sample]] = lambda samples: samples
     known: Callable[[Path], set[Path]] = lambda place: set()
-    whole: bool = False  # all categories lie in one folder
 
 
 def _beside(samples: list[Sample]) -> list[Sample]:
@@ -120,12 +124,10 @@ def _own_place(root: Path, category: str) -> Path:
 
 
 RULES = {
-    "mtd": Rules(one_size=False, place=lambda root, category: root, mend=_beside, whole=True),
+    "mtd": Rules(one_size=False, place=_at_root, mend=_beside),
     "dagm": Rules(spare=_dropped),
     "folder": Rules(masks="kind", one_size=False, place=_own_place),
-    "elpv": Rules(
-        "none", place=lambda root, category: root, spare=_doubtful, known=lambda place: {place / "labels.csv"}
-    ),
+    "elpv": Rules("none", place=_at_root, spare=_doubtful, known=lambda place: {place / "labels.csv"}),
     "dtd": Rules("none", one_size=False, place=lambda root, category: root / "images" / category),
 }
 
@@ -183,22 +185,24 @@ def counts(dataset: str, part: Part, official: dict[str, int]) -> Iterator[Fault
     if part.spare and dataset == "dagm":
         found["dropped"], official = len(part.spare), {**official, "dropped": DAGM_DEFECTIVE_TRAIN[part.category]}
     for key in sorted({*found, *official}, key=lambda key: (not key.startswith("train"), key)):
-        if found[key] != official.get(key, 0):
-            homes = sorted(_homes([s for s in part.samples if f"{s.split}/{s.defect}" == key]))
-            what = "defective training images" if key == "dropped" else f"images of {key}"
-            text = f"{found[key]} of {official.get(key, 0)} official {what}{_gaps(part, key, official.get(key, 0))}"
-            yield Fault("count", homes[0] if len(homes) == 1 else part.place, text)
+        due = official.get(key, 0)
+        if found[key] == due:
+            continue
+        homes = sorted(_homes([s for s in part.samples if f"{s.split}/{s.defect}" == key]))
+        path = homes[0] if len(homes) == 1 else part.place
+        what = "defective training images" if key == "dropped" else f"images of {key}"
+        whose = f" ({part.category})" if rules(dataset).place == _at_root and part.category != "all" else ""
+        yield Fault("count", path, f"{found[key]} of {due} official {what}{whose}{_gaps(part, path, due - found[key])}")
 
 
-def _gaps(part: Part, key: str, official: int) -> str:
-    """The numbers left out in a row of names, where they explain what is missing."""
-    paths = [s.path for s in part.samples if f"{s.split}/{s.defect}" == key]
-    stems = {path.stem for path in paths}
-    if not paths or not all(stem.isdigit() for stem in stems):
+def _gaps(part: Part, folder: Path, missing: int) -> str:
+    """The numbers left out in a folder's row of names, where they are exactly what is missing."""
+    stems = [s.path.stem for s in part.every() if s.path.parent == folder]
+    if not stems or missing < 1 or not all(stem.isdigit() for stem in stems):
         return ""
-    numbers, width = {int(stem) for stem in stems}, len(paths[0].stem)
+    numbers, width = {int(stem) for stem in stems}, len(stems[0])
     gaps = [f"{n:0{width}d}" for n in range(min(numbers), max(numbers)) if n not in numbers]
-    return f"; not there: {', '.join(gaps)}" if 0 < len(gaps) <= min(official - len(paths), 20) else ""
+    return f"; not there: {some(gaps)}" if len(gaps) == missing else ""
 
 
 def masks(dataset: str, part: Part, looks: dict[Path, Look], threshold: int) -> Iterator[Fault]:

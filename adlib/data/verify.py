@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from adlib import data
-from adlib.data import checks
+from adlib.data import checks, mixtures
 from adlib.data.checks import Fault, Look, Part
 from adlib.data.official import COUNTS
-from adlib.data.table import DataSet, Sample, images, some
+from adlib.data.table import DataSet, Sample, images, is_folder, listing, some
 from adlib.settings import UserError, data_root
 
-DTD_IMAGES = 120  # per class, 47 classes
+DTD_CLASSES, DTD_IMAGES = 47, 120  # images per class
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,18 @@ class Report:
     def __str__(self) -> str:
         shown = self.table.astype(object).where(self.table.notna(), "-")
         notes = [f"note: {note}" for note in self.notes]
-        verdict = f"{len(self.faults)} faults" if self.faults else "no fault"
+        verdict = {0: "no fault", 1: "1 fault"}.get(len(self.faults), f"{len(self.faults)} faults")
         last = f"{self.dataset} at {self.root}: {verdict} in {self.files} files"
-        return "\n".join([*self.lines(), "", shown.to_markdown(index=False), "", *notes, last])
+        return "\n".join(
+            [
+                *self.lines(),
+                *[""] * bool(self.faults),
+                shown.to_markdown(index=False, disable_numparse=True),
+                "",
+                *notes,
+                last,
+            ]
+        )
 
 
 def verify(
@@ -55,7 +64,7 @@ def verify(
     category; nothing of it at root. Pixels are compared, so a copy is found under any name. Spec: datasets.md.
     """
     source = _source(dataset)
-    root = Path(root).expanduser().absolute() if root else source.root()
+    root = source.place(root)
     parts, absent = _parts(dataset, source, root, categories)
     looks = checks.look_at((file for part in parts for file in part.files()), progress)
     faults = [fault for part in parts for fault in _of_part(dataset, part, looks, source.mask_threshold)]
@@ -81,6 +90,8 @@ DTD = DataSet(_dtd, checks.classes, lambda: data_root() / "dtd", "`python -m adl
 
 def _source(dataset: str) -> DataSet:
     """What `load` knows, and dtd, which is no data set but can be as broken as one."""
+    if mixtures.is_mixture(dataset):
+        raise UserError(f"{dataset!r} is a mixture; verify its data sets one by one, with --category for some of each")
     return DTD if dataset == "dtd" else data._source(dataset)
 
 
@@ -90,13 +101,10 @@ def _official(dataset: str, category: str) -> dict[str, int] | None:
 
 def _parts(dataset: str, source: DataSet, root: Path, categories) -> tuple[list[Part], list[str]]:
     """Categories that are there, or were asked for, and the names of those that are not."""
-    if source.advice and not root.is_dir():
-        state = "is a file, not a folder" if root.is_file() else "not found"
-        raise UserError(f"data set {dataset} {state} at {root}; {source.advice}")
-    try:
-        valid = source.categories(root) or [root.name]
-    except OSError as error:
-        raise UserError(f"cannot read {root}: {error.strerror}; the folder must be readable") from error
+    if source.advice and not is_folder(root):
+        listing(root)  # names a file or a broken link in its place
+        raise UserError(f"data set {dataset} not found at {root}; {source.advice}")
+    valid = source.categories(root) or [root.name]
     wanted = [categories] if isinstance(categories, str) else list(categories or valid)
     wanted = list(dict.fromkeys(data._category(dataset, valid, category) for category in wanted))
     place = checks.rules(dataset).place
@@ -139,7 +147,10 @@ def _of_part(dataset: str, part: Part, looks: dict[Path, Look], threshold: int) 
 
 
 def _notes(dataset: str, parts: list[Part], absent: list[str]) -> list[str]:
+    absent = sorted(set(absent) - {part.category for part in parts})
     notes = [f"not there, so not checked: {some(absent, 15)}"] if absent else []
+    if dataset == "dtd":
+        notes.append(f"{len(parts)} of {DTD_CLASSES} classes checked")
     for part in parts:
         if part.error:
             notes.append(f"{part.category}: counts, masks and duplicates were not checked; mend its layout first")

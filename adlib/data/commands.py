@@ -1,0 +1,38 @@
+"""What `python -m adlib data ...` does: prints, and returns the exit status."""
+
+import argparse
+
+from adlib import data
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 done, 1 faults found; UserError (status 2) for bad input."""
+    return {"list": _list, "verify": _verify, "download": _download, "describe": _describe}[args.action](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    for name in data.datasets():
+        print(f"{name:12s} {data.where(name)}")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from adlib.data.verify import verify
+
+    report = verify(args.name, args.root, args.category)
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _download(args: argparse.Namespace) -> int:
+    from adlib.data.download import download
+
+    print(download(args.name, args.root, accept_licence=args.accept_licence))
+    return 0
+
+
+def _describe(args: argparse.Namespace) -> int:
+    from adlib.data.describe import describe, text
+
+    print(text(describe(args.name, args.category)))
+    return 0
