@@ -171,13 +171,14 @@ def test_mtd_uses_the_published_names_and_drops_masks_without_a_bright_pixel(til
     assert "exp2_num_21" in table.attrs["notes"][0]
 
 
-def test_mtd_without_the_list_falls_back_to_a_hashed_split_and_says_so(tiles):
-    """80 % of 10 = 8; the same 8 as split="seeded", others for another split_seed."""
+def test_mtd_of_other_tiles_and_without_the_list_is_refused_and_names_the_seeded_split(tiles):
+    """Which of these 10 tiles would train is unknown; 80 % of 10 = 8 do by hash, others for another split_seed."""
     (tiles / "train_names.txt").unlink()
-    table = data.load("mtd", root=tiles)
+    with pytest.raises(UserError, match=r'the 10 tiles in .*MT_Free are not the 952 official.*split="seeded"'):
+        data.load("mtd", root=tiles)
+    table = data.load("mtd", root=tiles, split="seeded")
     assert (table.split == "train").sum() == 8
-    assert "no train_names.txt" in table.attrs["notes"][0]
-    assert table.equals(data.load("mtd", root=tiles, split="seeded"))
+    assert "by hash with split_seed=0" in table.attrs["notes"][-1]
     assert not table.equals(data.load("mtd", root=tiles, split="seeded", split_seed=2))
 
 
@@ -272,12 +273,20 @@ def test_holdback_refuses_other_shares(share, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "options", "sentence"),
     [
-        (("mvtec",), {}, r"unknown data set 'mvtec' \(did you mean 'mvtec_ad'\?\); valid are elpv, "),
+        (("mvtec",), {}, r"unknown data set 'mvtec' \(did you mean 'mvtec_ad'\?\); valid are btad, "),
         (("mvtec_ad", "botle"), {}, r"unknown category 'botle' .*did you mean 'bottle'.*valid are bottle, cable"),
         (("mvtec_ad",), {}, r"has 15 categories; name one of bottle"),
-        (("mvtec_ad", "cable"), {}, r"no image of mvtec_ad/cable found in .*data/README.md says where to get it"),
+        (
+            ("mvtec_ad", "cable"),
+            {},
+            r"no image of mvtec_ad/cable found in .*`python -m adlib data download mvtec_ad --acc",
+        ),
         (("mvtec_ad", "bottle"), {"split": "x"}, r"unknown option 'split' of data set mvtec_ad; valid are none"),
-        (("mtd",), {}, r"data set mtd not found at .*mtd; data/README.md says where .*ADLIB_DATA"),
+        (
+            ("mtd",),
+            {},
+            r"data set mtd not found at .*mtd; fetch it with `.* data download mtd --accept-licence`, .*ADLIB_DATA",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(bottle, monkeypatch, arguments, options, sentence):

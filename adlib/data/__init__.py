@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from adlib.data import elpv, layouts, textures
-from adlib.data.table import DataSet, build
+from adlib.data import elpv, layouts, mixtures, textures
+from adlib.data.table import DataSet, build, is_folder, listing
 from adlib.settings import UserError
 
 DATASETS: dict[str, DataSet] = {**layouts.DATASETS, **elpv.DATASETS, **textures.DATASETS}
@@ -24,9 +24,14 @@ def datasets() -> list[str]:
 
 
 def categories(dataset: str, root: str | Path | None = None) -> list[str]:
-    """Valid categories of a data set (of `folder`: those that are there); UserError for an unknown data set."""
+    """Valid categories of a data set (of `folder`: those that are there) or of a mixture ("mvtec_ad:screw", ...).
+
+    UserError for an unknown data set. `mixtures` says how a mixture is written.
+    """
+    if mixtures.is_mixture(dataset):
+        return list(_mixture(dataset, root).parts)
     source = _source(dataset)
-    return source.categories(Path(root) if root else source.root())
+    return source.categories(source.place(root))
 
 
 def load(dataset: str, category: str | None = None, root: str | Path | None = None, **options) -> pd.DataFrame:
@@ -35,11 +40,15 @@ def load(dataset: str, category: str | None = None, root: str | Path | None = No
     root: the data set's folder, default `$ADLIB_DATA/<dataset>`; options: what the data set's function takes.
     mask: path or None. attrs: dataset, category, root, options, fingerprint (sha256 over relative paths, contents of
     images and masks, split), notes (what was dropped and why), mask_threshold (mask pixels above it are anomalous).
+    A mixture gives the table of its part, with the mixture's canonical name and "name:category" as attrs.
     UserError: unknown data set, category or option; missing folder; no training image. Spec: common.md section 1.
     """
+    if mixtures.is_mixture(dataset):
+        return _load_part(_mixture(dataset, root), category, options)
     source = _source(dataset)
-    root = Path(root).expanduser().absolute() if root else source.root()
-    if source.advice and not root.is_dir():
+    root = source.place(root)
+    if source.advice and not is_folder(root):
+        listing(root)  # names a file or a broken link in its place
         raise UserError(f"data set {dataset} not found at {root}; {source.advice}")
     category = _category(dataset, source.categories(root), category) or root.name
     _check_options(dataset, source, options)
@@ -67,16 +76,37 @@ def holdback(table: pd.DataFrame, share: float = 0.1) -> tuple[pd.DataFrame, pd.
 
 
 def where(dataset: str) -> str:
-    """Where a data set lies and whether it is there, as one phrase for people."""
+    """Where a data set, or each part of a mixture, lies and whether it is there, as one phrase for people."""
+    if mixtures.is_mixture(dataset):
+        parts = dict.fromkeys(name for name, _ in _mixture(dataset, None).parts.values())
+        return "; ".join(f"{name}: {where(name)}" for name in parts)
     source = _source(dataset)
-    root = source.root()
-    if not source.advice:
-        return f"embedded, {', '.join(source.categories(root))}"
-    return f"{root}: {', '.join(source.categories(root))}" if root.is_dir() else f"missing at {root}; {source.advice}"
+    try:
+        root = source.place()
+        valid = ", ".join(source.categories(root))
+        if not source.advice:
+            return f"embedded, {valid}"
+        return f"{root}: {valid}" if is_folder(root) else f"missing at {root}; {source.advice}"
+    except UserError as error:
+        return str(error)
+
+
+def _mixture(dataset: str, root: str | Path | None) -> mixtures.Mixture:
+    if root is not None:
+        raise UserError(f"mixture {dataset!r} has no folder of its own; set ADLIB_DATA to the one that holds its parts")
+    return mixtures.parse(dataset, categories)
+
+
+def _load_part(mixture: mixtures.Mixture, category: str | None, options: dict) -> pd.DataFrame:
+    category = _category(mixture.name, list(mixture.parts), category)
+    dataset, own = mixture.parts[category]
+    table = load(dataset, own, **options)
+    table.attrs |= {"dataset": mixture.name, "category": category}
+    return table
 
 
 def _source(dataset: str) -> DataSet:
-    if dataset not in DATASETS:
+    if not isinstance(dataset, str) or dataset not in DATASETS:
         raise UserError(f"unknown data set {dataset!r}{_guess(dataset, datasets())}; valid are {', '.join(datasets())}")
     return DATASETS[dataset]
 

@@ -34,6 +34,12 @@ class DataSet:
     root: Callable[[], Path]  # where it lies when the caller says nothing
     advice: str  # how to get it: ends the sentence "... not found at ...; "; empty: made on first use
     mask_threshold: int = 0  # mask pixels above it are anomalous
+    inner: str = ""  # folder that the official archive puts around it, accepted as well
+
+    def place(self, root: str | Path | None = None) -> Path:
+        """The folder that holds the categories: the one given, or where it lies by itself; or `inner` within it."""
+        folder = Path(root).expanduser().absolute() if root else self.root()
+        return folder / self.inner if self.inner and is_folder(folder / self.inner) else folder
 
 
 def build(
@@ -77,19 +83,61 @@ def fingerprint(samples: Sequence[Sample], root: Path) -> str:
     return digest.hexdigest()
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; UserError where that cannot be known for lack of permission."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; every folder must be readable") from error
+
+
+def exists(path: Path) -> bool:
+    """Whether anything has that name, be it a link to nowhere; UserError where that cannot be known."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; every folder must be readable") from error
+    return True
+
+
+def listing(folder: Path) -> list[Path]:
+    """Entries in order of name, without hidden ones; none where no such folder is.
+
+    UserError, with the path: a file or a link to nowhere in its place, or a folder that cannot be read.
+    """
+    try:
+        return sorted(f for f in folder.iterdir() if not f.name.startswith("."))
+    except OSError as error:
+        for place in (folder, *folder.parents):
+            if place.is_symlink() and not place.exists():
+                raise UserError(f"link {place} leads nowhere; expected a folder") from error
+            if place.is_file():
+                raise UserError(f"{place} is a file; expected a folder") from error
+        if isinstance(error, FileNotFoundError):
+            return []
+        raise UserError(f"cannot read {folder}: {error.strerror}; every folder must be readable") from error
+
+
 def folders(folder: Path) -> list[Path]:
-    """Sub-folders in order of name, without hidden ones (.ipynb_checkpoints) and archive rubbish (__MACOSX)."""
-    if not folder.is_dir():
-        return []
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith((".", "__")))
+    """Sub-folders in order of name, without hidden ones (.ipynb_checkpoints) and archive rubbish (__MACOSX).
+
+    UserError for a link to nowhere, unless its name has an ending: a kind of defect must not vanish in silence.
+    """
+    found = []
+    for f in listing(folder):
+        if is_folder(f) and not f.name.startswith("__"):
+            found.append(f)
+        elif f.suffix == "" and f.is_symlink() and not f.exists():
+            raise UserError(f"link {f} leads nowhere; mend or remove it")
+    return found
 
 
 def images(folder: Path, notes: list[str] | None = None) -> list[Path]:
     """Image files of a folder in order of name, any case of the ending; others are ignored with a note."""
-    if not folder.is_dir():
-        return []
-    # is_dir, not is_file: a dangling link must be named by the reader, not be left out in silence
-    files = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and not f.is_dir())
+    # is_folder, not is_file: a dangling link must be named by the reader, not be left out in silence
+    files = [f for f in listing(folder) if not is_folder(f)]
     found = [f for f in files if f.suffix.lower() in ENDINGS]
     odd = [f.name for f in files if f.suffix.lower() not in ENDINGS | SILENT_ENDINGS]
     if odd and notes is not None:

@@ -1,0 +1,67 @@
+"""Mixtures: several data sets, or some categories of them, under one name, e.g. "mvtec_ad:screw + mtd".
+
+Parts are joined by "+"; each is a data set, `name`, or some of its categories, `name:category,category`. The categories
+of a mixture are "name:category"; multi-class methods train on all of them together.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from adlib.settings import UserError
+
+EXAMPLE = '"mvtec_ad:screw,bottle + mtd"'
+
+
+class Mixture(NamedTuple):
+    """name: canonical text with every category written out; parts: "name:category" -> (data set, category)."""
+
+    name: str
+    parts: dict[str, tuple[str, str]]
+
+
+def is_mixture(text: object) -> bool:
+    """Whether a data set's name is that of a mixture; "mvtec_ad:screw" is one, of a single part."""
+    return isinstance(text, str) and ("+" in text or ":" in text)
+
+
+def parse(text: str, known: Callable[[str], list[str]]) -> Mixture:
+    """Parts in order, those of one data set together. known: valid categories of a data set, or UserError.
+
+    UserError: an empty part, an unknown data set or category, a category named twice.
+    """
+    found: dict[str, list[str]] = {}
+    for part in text.split("+"):
+        dataset, colon, chosen = (piece.strip() for piece in part.partition(":"))
+        names = [name.strip() for name in chosen.split(",")] if colon else None
+        if not dataset or (names is not None and not all(names)):
+            raise UserError(f"part {part.strip()!r} of mixture {text!r} names nothing; a valid mixture is {EXAMPLE}")
+        for category in _checked(text, dataset, names, known(dataset)):
+            if category in found.setdefault(dataset, []):
+                raise UserError(f"mixture {text!r} names {dataset}:{category} twice; a category counts once")
+            found[dataset].append(category)
+    parts = {f"{dataset}:{c}": (dataset, c) for dataset, names in found.items() for c in names}
+    return Mixture(" + ".join(f"{dataset}:{','.join(names)}" for dataset, names in found.items()), parts)
+
+
+def _checked(text: str, dataset: str, names: list[str] | None, valid: list[str]) -> list[str]:
+    # A data set without categories of its own is one category, of any name: that of the user's own pictures.
+    names = names or valid or [dataset]
+    unknown = [name for name in names if valid and name not in valid]
+    if unknown:
+        listed = ", ".join(valid)
+        raise UserError(f"mixture {text!r}: unknown category {unknown[0]!r} of {dataset}; valid are {listed}")
+    return names
+
+
+def slug(text: str) -> str:
+    """A name for files and folders: letters (of any script), digits and `._+-` only, at most 100 bytes.
+
+    "mvtec_ad:screw + mtd:all" -> "mvtec_ad-screw+mtd-all". The name of a single data set stays as it is. Where
+    characters had to go, texts that differ may share a slug: tell them apart by a hash, as runs do.
+    """
+    name = re.sub(r"[^\w.+-]+", "-", re.sub(r"\s*([+:,])\s*", r"\1", text.strip())).lstrip(".-") or "unnamed"
+    if len(name.encode()) <= 100:
+        return name
+    return name.encode()[:91].decode(errors="ignore") + "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
