@@ -145,24 +145,18 @@ def grey_auroc(found: pd.DataFrame) -> Figure:
     with canvas(8, 0.42 * len(found) + 1.3) as fig:
         ax = fig.subplots()
         y = np.arange(len(found))
-        bars = [found.auroc - found.low, found.high - found.auroc]
-        ax.errorbar(found.auroc, y, xerr=np.clip(bars, 0, None), fmt="o", color=OTHERS[0], capsize=2, label="oracle")
-        away = "distance from the training median"
-        ax.plot(found.distance, y + 0.2, "s", label=away, markersize=5, **_hollow(OTHERS[1]))
-        ax.plot(
-            found.drift,
-            y - 0.2,
-            "|",
-            color="black",
-            markersize=8,
-            markeredgewidth=1.6,
-            label="normal test against train",
-        )
+        ax.hlines(y, -0.03, 1.03, color="#dddddd", linewidth=0.6, zorder=0)
+        bars = np.clip([found.auroc - found.low, found.high - found.auroc], 0, None)
+        ax.errorbar(found.auroc, y, xerr=bars, fmt="o", color=OTHERS[0], capsize=2, label="oracle")
+        ax.plot(found.distance, y + 0.22, "s", label="distance from the training median", **_hollow(OTHERS[1]))
+        ax.plot(found.drift, y - 0.22, "|", label="drift: normal test against normal train", **_hollow("black"))
         ax.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
         ax.set_xlim(-0.03, 1.03)
         ax.set_xlabel("AUROC of the mean grey; 0.5: no information")
         _rows(ax, [f"{r.dataset} {r.category}" for r in found.itertuples()])
-        fig.legend(loc="outside upper center", ncols=3, fontsize=8)
+        lines, labels = ax.get_legend_handles_labels()
+        order = np.argsort(["oracle" not in label for label in labels], kind="stable")
+        fig.legend([lines[k] for k in order], [labels[k] for k in order], loc="outside upper center", ncols=3)
         caption(
             fig,
             f"{found.n_normal.sum() + found.n_defective.sum()} test images. Oracle: defective against normal, better"
@@ -172,4 +166,5 @@ def grey_auroc(found: pd.DataFrame) -> Figure:
 
 
 def _hollow(colour: str) -> dict:
-    return {"markerfacecolor": "white", "markeredgecolor": colour, "color": colour, "linestyle": "none"}
+    face = {"markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 1.3}
+    return face | {"color": colour, "linestyle": "none", "markersize": 6}

@@ -24,14 +24,13 @@ QUANTILES = (0.1, 0.5, 0.9)
 ORACLE = "mean grey AUROC (oracle)"
 
 
-def available() -> dict[str, list[str]]:
-    """Data sets on this machine -> their categories that have images (embedded ones are made where absent)."""
-    found = {}
-    for dataset in data.datasets():
-        source = data.DATASETS[dataset]
-        if not source.advice or source.root().is_dir():
-            found[dataset] = list(tables(dataset)[0])
-    return found
+def available() -> list[str]:
+    """Data sets on this machine: those whose folder exists, and the embedded ones."""
+    return [name for name in data.datasets() if _is_here(data.DATASETS[name])]
+
+
+def _is_here(source) -> bool:
+    return not source.advice or source.root().is_dir()
 
 
 def tables(dataset: str, categories: Iterable[str] | None = None) -> tuple[dict[str, pd.DataFrame], list[str]]:
