@@ -16,6 +16,7 @@ class Served:
     drops: list[int] = field(default_factory=list)  # of the next answers: end after so many bytes of the body
     lie: int = 0  # added to the Content-Length of whole answers
     statuses: list[int] = field(default_factory=list)  # of the next answers: no body but this status
+    patience: int = 0  # Retry-After of those, in seconds
 
 
 class Server:
@@ -50,11 +51,16 @@ def _handler(server: Server):
             server.requests.append((self.path, wanted))
             thing = server.things.get(self.path)
             if thing is None or thing.statuses:
-                return self.send_error(thing.statuses.pop(0) if thing else 404)
+                return self.refuse(thing.statuses.pop(0) if thing else 404, thing.patience if thing else 0)
             fresh = self.headers.get("If-Range") in (None, thing.etag)
             if wanted and thing.ranges and fresh:
                 return self.rest(thing, int(wanted.removeprefix("bytes=").removesuffix("-")))
             return self.answer(200, thing, thing.body, thing.lie)
+
+        def refuse(self, status: int, patience: int):
+            self.send_response(status)
+            self.send_header("Retry-After", str(patience))
+            self.end_headers()
 
         def rest(self, thing: Served, start: int):
             size = len(thing.body)

@@ -149,6 +149,23 @@ def test_tries_without_progress_end(target, patience):
     assert patience == [1.0, 2.0, 4.0, 8.0]
 
 
+def test_a_busy_server_is_given_the_time_it_asks_for_up_to_a_minute(target, patience):
+    with serving(
+        {"/a": Served(GOOD, statuses=[429], patience=7), "/b": Served(GOOD, statuses=[429], patience=99)}
+    ) as s:
+        get(target, source(s.url("/a")))
+        get(target.with_name("other"), source(s.url("/b")))
+    assert patience == [7.0, 60.0]
+
+
+def test_an_encrypted_address_must_not_lead_to_one_that_is_not(target, monkeypatch):
+    """Without a checksum, only the encryption says whose bytes these are."""
+    with serving({"/a": Served(GOOD)}) as server:
+        original, plain = fetch.urllib.request.urlopen, server.url("/a")
+        monkeypatch.setattr(fetch.urllib.request, "urlopen", lambda _, timeout: original(plain, timeout=timeout))
+        assert "not encrypted" in refused(target, source("https://official.example/a"))
+
+
 def test_wrong_bytes_are_removed_and_both_checksums_named(target):
     wrong = GOOD[:-1] + b"x"
     with serving({"/a": Served(wrong)}) as server:
