@@ -4,38 +4,17 @@ import hashlib
 import io
 import json
 import shutil
-import stat
-import tarfile
 import threading
-import zipfile
 from dataclasses import replace
 
 import pytest
+from made_archives import FILES, GOOD, contents, get, leftovers, refused, sha256, source, zipped
 from server import Served, serving
 
 from adlib.data import download as downloads
 from adlib.data import fetch, unpack
-from adlib.data.sources import SOURCES, Archive, Source
+from adlib.data.sources import SOURCES, Archive
 from adlib.settings import UserError
-
-FILES = {f"MT_Free/Imgs/{number}.jpg": bytes([number]) * 20_000 for number in range(10)}
-COUNTS = {"MT_Free/Imgs/*.jpg": 10}
-
-
-def zipped(files: dict[str, bytes], top: str = "repository-master/") -> bytes:
-    """A stored zip, so that its size is known: a little more than its files."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(top + name, content)
-    return buffer.getvalue()
-
-
-def sha256(body: bytes) -> str:
-    return f"sha256:{hashlib.sha256(body).hexdigest()}"
-
-
-GOOD = zipped(FILES)
 
 
 @pytest.fixture(autouse=True)
@@ -50,31 +29,6 @@ def patience(monkeypatch):
 @pytest.fixture
 def target(tmp_path):
     return tmp_path / "data" / "mtd"
-
-
-def source(*urls: str, checksum: str | None = None, **changes) -> Source:
-    facts = dict(licence="to be cited", homepage="http://home.example", unpacked=1_000_000, counts=COUNTS)
-    facts |= dict(keep=r"^(?:.*/)?(MT_[^/]+/Imgs/[^/]+)$", unpacks_to="MT_Free/Imgs")
-    return Source("mtd", (Archive("tiles.zip", urls, checksum),), **(facts | changes))
-
-
-def get(target, found: Source):
-    return downloads.download("mtd", target, accept_licence=True, sources={"mtd": found}, progress=False)
-
-
-def refused(target, found: Source) -> str:
-    with pytest.raises(UserError) as error:
-        get(target, found)
-    assert not target.exists()
-    return str(error.value)
-
-
-def contents(target) -> dict[str, bytes]:
-    return {p.relative_to(target).as_posix(): p.read_bytes() for p in target.rglob("*") if p.is_file()}
-
-
-def leftovers(target) -> list[str]:
-    return sorted(p.name for p in target.parent.iterdir() if not p.name.endswith(".lock"))
 
 
 def test_a_download_ends_in_the_layout_that_load_expects_and_leaves_nothing_else(target):
@@ -248,88 +202,6 @@ def test_a_wrong_archive_fetched_by_hand_is_named_and_kept(target):
     message = refused(target, source("http://127.0.0.1:1/", checksum=sha256(GOOD)))
     assert f"{target.parent / 'tiles.zip'} is wrong" in message
     assert leftovers(target) == ["tiles.zip"]
-
-
-def tarred(*members: tarfile.TarInfo | tuple[tarfile.TarInfo, bytes], mode: str = "w:gz") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for member in members:
-            info, body = member if isinstance(member, tuple) else (member, b"")
-            info.size = len(body)
-            archive.addfile(info, io.BytesIO(body))
-    return buffer.getvalue()
-
-
-def info(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, link
-    return member
-
-
-def linked_zip() -> bytes:
-    """A symbolic link as Unix zips hold it: the kind of file in the upper half of external_attr."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        member = zipfile.ZipInfo("MT_Free/Imgs/a.jpg")
-        member.create_system, member.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(member, "/etc/passwd")
-    return buffer.getvalue()
-
-
-INSIDE = "MT_Free/Imgs/a.jpg"
-HOSTILE = {
-    "tar-parent": (tarred((info("MT_Free/Imgs/../../../../evil.jpg"), b"x")), "outside"),
-    "tar-absolute": (tarred((info("/tmp/MT_Free/Imgs/evil.jpg"), b"x")), "outside"),
-    "tar-symlink": (tarred(info(INSIDE, tarfile.SYMTYPE, "/etc/passwd")), "link"),
-    "tar-symlinked-folder": (tarred(info("MT_Free", tarfile.SYMTYPE, "/tmp"), (info(INSIDE), b"x")), "link"),
-    "tar-hard-link": (tarred(info(INSIDE, tarfile.LNKTYPE, "/etc/passwd")), "link"),
-    "tar-device": (tarred(info(INSIDE, tarfile.CHRTYPE)), "device"),
-    "tar-pipe": (tarred(info(INSIDE, tarfile.FIFOTYPE)), "device"),
-    "tar-twice": (tarred((info(INSIDE), b"x"), (info(INSIDE), b"y")), "twice"),
-    "tar-bomb": (tarred((info(INSIDE), bytes(2_000_001)), mode="w:xz"), "far more bytes"),
-    "zip-parent": (zipped({"MT_Free/Imgs/a.jpg": b"x"}, top="../"), "outside"),
-    "zip-windows-parent": (zipped({"MT_Free/Imgs/a.jpg": b"x"}, top="..\\"), "outside"),
-    "zip-absolute": (zipped({"MT_Free/Imgs/a.jpg": b"x"}, top="/tmp/"), "outside"),
-    "zip-drive": (zipped({"MT_Free/Imgs/a.jpg": b"x"}, top="C:/"), "outside"),
-    "zip-symlink": (linked_zip(), "link"),
-    "zip-bomb": (zipped({"MT_Free/Imgs/a.jpg": bytes(2_000_001)}), "far more bytes"),
-    "tar-cut": (tarred((info(INSIDE), bytes(range(256)) * 4000), mode="w:gz")[:2000], "damaged"),
-    "zip-wrong-crc": (GOOD.replace(b"\x05" * 20_000, b"\x06" * 20_000), "damaged"),
-    "unrelated": (zipped({"readme.txt": b"moved"}), "0 of 10 files"),
-    "incomplete": (zipped(dict(list(FILES.items())[:9])), "9 of 10 files"),
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_or_damaged_archive_leaves_nothing(target, kind):
-    """Each would write outside, hold a link or a device, fill the disk (limit 2 x 1,000,000 bytes), or is not whole."""
-    body, says = HOSTILE[kind]
-    with serving({"/a": Served(body)}) as server:
-        assert says in refused(target, source(server.url("/a")))
-    assert leftovers(target) == []
-    assert not list(target.parent.parent.glob("evil*"))
-
-
-def test_too_many_members_are_refused(target, monkeypatch):
-    monkeypatch.setattr(unpack, "MEMBERS", 9)
-    with serving({"/a": Served(GOOD)}) as server:
-        assert "more than 9 members" in refused(target, source(server.url("/a")))
-
-
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
-def test_tar_archives_are_unpacked(target, mode):
-    body = tarred(info("./", tarfile.DIRTYPE), *((info(f"./{n}"), c) for n, c in FILES.items()), mode=mode)
-    with serving({"/a": Served(body)}) as server:
-        get(target, source(server.url("/a")))
-    assert contents(target) == FILES
-
-
-def test_rubbish_and_what_no_layout_needs_is_left_out(target):
-    """DTD's archive holds images/waffled/.directory, zips of a Mac __MACOSX/."""
-    extra = {"MT_Free/Imgs/.directory": b"", "__MACOSX/MT_Free/Imgs/1.jpg": b"", "README.md": b""}
-    with serving({"/a": Served(zipped(FILES | extra))}) as server:
-        get(target, source(server.url("/a")))
-    assert contents(target) == FILES
 
 
 def test_a_full_disk_is_noticed_before_anything_is_fetched(target, monkeypatch):
