@@ -182,8 +182,8 @@ def unreadable(looks: dict[Path, Look]) -> Iterator[Fault]:
 def counts(dataset: str, part: Part, official: dict[str, int]) -> Iterator[Fault]:
     """Images per split and defect that are too few, too many, or of a kind that the official data do not have."""
     found = Counter(f"{s.split}/{s.defect}" for s in part.samples)
-    if part.spare and dataset == "dagm":
-        found["dropped"], official = len(part.spare), {**official, "dropped": DAGM_DEFECTIVE_TRAIN[part.category]}
+    if dataset == "dagm" and part.category in DAGM_DEFECTIVE_TRAIN:
+        found["dropped"], official = len(part.spare), official | {"dropped": DAGM_DEFECTIVE_TRAIN[part.category]}
     for key in sorted({*found, *official}, key=lambda key: (not key.startswith("train"), key)):
         due = official.get(key, 0)
         if found[key] == due:

@@ -125,9 +125,10 @@ def _part(dataset: str, source: DataSet, root: Path, category: str) -> Part:
         part.samples = rules.mend(samples)
         part.spare = rules.spare(part.place, part.samples)
         part.known = rules.known(part.place)
-    except (UserError, OSError, UnicodeError) as error:
+    except (UserError, OSError, ValueError, LookupError) as error:
         # what the layout refuses is a fault like others, and its pictures are looked at all the same
-        part.error, part.samples, part.spare = str(error), [], []
+        text = str(error) if isinstance(error, UserError) else f"its layout cannot be read ({error})"
+        part.error, part.samples, part.spare = text, [], []
     return part
 
 
@@ -147,7 +148,7 @@ def _of_part(dataset: str, part: Part, looks: dict[Path, Look], threshold: int) 
 
 
 def _notes(dataset: str, parts: list[Part], absent: list[str]) -> list[str]:
-    absent = sorted(set(absent) - {part.category for part in parts})
+    absent = [category for category in absent if category not in {part.category for part in parts}]
     notes = [f"not there, so not checked: {some(absent, 15)}"] if absent else []
     if dataset == "dtd":
         notes.append(f"{len(parts)} of {DTD_CLASSES} classes checked")
@@ -182,7 +183,7 @@ def _unique(faults: list[Fault]) -> list[Fault]:
     """In order of files; without a layout's complaint about a file that has a line of its own."""
     named = [str(fault.path) for fault in faults if fault.kind != "layout"]
     kept = [f for f in faults if f.kind != "layout" or not any(name in f.text for name in named)]
-    return sorted(kept, key=lambda fault: (str(fault.path), fault.kind))
+    return sorted(dict.fromkeys(kept), key=lambda fault: (str(fault.path), fault.kind))
 
 
 def _relative(path: Path, root: Path) -> str:
