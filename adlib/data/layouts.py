@@ -70,14 +70,15 @@ def dagm(root: Path, category: str) -> tuple[list[Sample], list[str]]:
         folder = root / category / part
         paths = images(folder, notes)
         flagged, masks = _dagm_labels(folder / "Label", notes) if paths else (set(), {})
-        defective = [path for path in paths if path.stem in flagged | set(masks)]
-        samples += [Sample(path, part.lower()) for path in paths if path not in defective]
+        stems = flagged | set(masks)
+        defective = [path for path in paths if path.stem in stems]
+        samples += [Sample(path, part.lower()) for path in paths if path.stem not in stems]
         if part == "Test":
             samples += [Sample(path, "test", 1, "defective", masks.get(path.stem)) for path in defective]
             _note_pairs(notes, "defective", defective, masks)
         elif defective:
-            stems = [path.stem for path in defective]
-            notes.append(f"{len(defective)} defective training images left out: {some(stems)}")
+            dropped = some([path.stem for path in defective])
+            notes.append(f"{len(defective)} defective training images left out: {dropped}")
     return samples, [*notes, "labels are weak: filled ellipses much larger than the defects"]
 
 
