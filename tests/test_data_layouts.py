@@ -190,6 +190,11 @@ def test_a_file_for_a_data_set_is_named(name, explicit, tmp_path, monkeypatch):
     assert isinstance(data.where(name), str)
 
 
+def test_the_home_of_nobody_is_one_sentence():
+    with pytest.raises(UserError, match=r"root '~nobody-here/mtd' names the home of nobody"):
+        data.load("mtd", root="~nobody-here/mtd")
+
+
 @each_layout
 def test_a_file_for_the_folder_of_training_images_is_named(name, tmp_path):
     root = made_layouts.make(name, tmp_path)

@@ -38,7 +38,10 @@ class DataSet:
 
     def place(self, root: str | Path | None = None) -> Path:
         """The folder that holds the categories: the one given, or where it lies by itself; or `inner` within it."""
-        folder = Path(root).expanduser().absolute() if root else self.root()
+        try:
+            folder = Path(root).expanduser().absolute() if root else self.root()
+        except RuntimeError as error:
+            raise UserError(f"root {str(root)!r} names the home of nobody; give a full path") from error
         return folder / self.inner if self.inner and is_folder(folder / self.inner) else folder
 
 
