@@ -173,6 +173,13 @@ def test_quantiles_of_brightness_and_of_defects(table):
     assert describe.sizes(measured).loc[0, ["images", "mode", "sizes", "width"]].tolist() == [9, "L", 1, "20"]
 
 
+def test_without_any_mask_the_table_of_defect_sizes_is_empty(table):
+    """elpv has no masks: no row, all columns."""
+    found = describe.defect_shares(describe.measure(table[table["mask"].isna()]))
+    assert len(found) == 0
+    assert list(found) == ["dataset", "category", "defect", "images", "q10", "q50", "q90"]
+
+
 def test_on_screw_brightness_alone_is_perfect(shared, monkeypatch):
     """Its 41 normal test pictures were taken darker than its 119 defective ones: 1.000, and 0.006 for the distance."""
     if not (shared / "data" / "mvtec_ad" / "screw").is_dir():

@@ -162,9 +162,8 @@ def defect_shares(measured: pd.DataFrame) -> pd.DataFrame:
 
 def _quantiles(rows: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
     groups = rows.groupby(by, sort=False, observed=True)[column]
-    found = groups.quantile(list(QUANTILES)).unstack()
-    found.columns = [f"q{round(100 * q)}" for q in QUANTILES]
-    out = groups.size().rename("images").to_frame().join(found).reset_index()
+    columns = {f"q{round(100 * q)}": groups.quantile(q) for q in QUANTILES}
+    out = pd.DataFrame({"images": groups.size(), **columns}).reset_index()
     return out.sort_values(by, kind="stable", ignore_index=True)
 
 
