@@ -1,47 +1,18 @@
 """Verification of data sets: every kind of fault in every layout is found, named with its file, and nothing else is."""
 
+import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import made_layouts
 import pytest
-from PIL import Image
+from data_faults import CASES, EXCLUDED, FAULTS, LAYOUTS, Spot
 
 from adlib import data
 from adlib.data import checks, official
 from adlib.data import verify as module
 from adlib.data.verify import verify
-
-LAYOUTS = sorted(made_layouts.MAKERS)
-# textures makes whatever category is not there, in full size; so only the small one is asked for
-CATEGORIES = {"textures": ["brick"]}
-
-
-Expected = set[tuple[str, Path]]
-
-
-@dataclass(frozen=True)
-class Spot:
-    """Files of one made data set that faults are injected into."""
-
-    layout: str
-    root: Path
-    place: Path  # the folder of the category
-    train: Path
-    other: Path  # a second training image
-    good: Path | None = None  # a normal test image
-    defect: Path | None = None
-    mask: Path | None = None  # of that defect
-
-    @property
-    def image(self) -> Path:
-        """An image without mask where the layout has one; in dtd everything is training material."""
-        return self.good or self.train
-
-    def check(self):
-        return verify(self.layout, self.root, CATEGORIES.get(self.layout), progress=False)
+from adlib.settings import UserError
 
 
 @pytest.fixture(scope="module")
@@ -82,266 +53,6 @@ def spot(layout, originals, small_counts, tmp_path) -> Spot:
     return Spot(name, root, place, train[0], train[1], good, Path(defect), Path(mask) if mask else None)
 
 
-FAULTS: dict[str, Callable[[Spot], Expected]] = {}
-
-
-def fault(inject: Callable[[Spot], Expected]):
-    """Register an injector: it breaks the files of a spot and returns (kind, path) of all faults that follow."""
-    FAULTS[inject.__name__] = inject
-    return inject
-
-
-def beside(path: Path) -> Path:
-    """mtd: the mask of a tile."""
-    return path.with_suffix(".png")
-
-
-def misfit(spot: Spot, image: Path) -> Expected:
-    """mtd: every tile has its own size, so a copy does not fit the mask that was there."""
-    if spot.layout != "mtd":
-        return set()
-    with Image.open(image) as picture, Image.open(beside(image)) as mask:
-        return {("mask size", beside(image))} if picture.size != mask.size else set()
-
-
-def rewrite(path: Path, mode: str | None = None, size: tuple[int, int] | None = None) -> None:
-    with Image.open(path) as image:
-        changed = image.convert(mode or image.mode).resize(size or image.size)
-    changed.save(path)
-
-
-@fault
-def missing_image(spot):
-    spot.image.unlink()
-    if spot.layout == "elpv":
-        return {("unreadable", spot.image)}  # its list names every file, so the image is not merely uncounted
-    orphan = {("stray", beside(spot.image))} if spot.layout == "mtd" else set()
-    return {("count", spot.image.parent), *orphan}
-
-
-@fault
-def surplus_image(spot):
-    extra = spot.train.with_stem({"mtd": "exp9_num_1", "dagm": "9999"}.get(spot.layout, "0099"))
-    made_layouts.picture(extra, Image.open(spot.train).mode)
-    if spot.layout == "elpv":
-        return {("stray", extra)}
-    return {("count", extra.parent)} | ({("mask missing", extra)} if spot.layout == "mtd" else set())
-
-
-@fault
-def unknown_kind_of_defect(spot):
-    kind = spot.root / "MT_Dent" / "Imgs" if spot.layout == "mtd" else spot.defect.parent.parent / "dent"
-    extra = made_layouts.picture(kind / f"0000{spot.defect.suffix}", Image.open(spot.defect).mode)
-    return {("count", kind), ("mask missing", extra)}
-
-
-@fault
-def zero_byte_image(spot):
-    spot.image.write_bytes(b"")
-    return {("unreadable", spot.image)}
-
-
-@fault
-def truncated_image(spot):
-    content = spot.image.read_bytes()
-    spot.image.write_bytes(content[: len(content) * 2 // 3])
-    return {("unreadable", spot.image)}
-
-
-@fault
-def text_instead_of_an_image(spot):
-    spot.image.write_text("<html>404 Not Found</html>")
-    return {("unreadable", spot.image)}
-
-
-@fault
-def dangling_link(spot):
-    spot.image.unlink()
-    spot.image.symlink_to("/nowhere/else.png")
-    return {("unreadable", spot.image)}
-
-
-@fault
-def folder_named_like_an_image(spot):
-    expected = missing_image(spot)
-    spot.image.mkdir()
-    return expected
-
-
-@fault
-def missing_mask(spot):
-    spot.mask.unlink()
-    return {("mask missing", spot.defect)}
-
-
-@fault
-def renamed_mask(spot):
-    renamed = spot.mask.rename(spot.mask.with_stem(f"{spot.mask.stem}-copy"))
-    return {("mask missing", spot.defect), ("stray", renamed)}
-
-
-@fault
-def surplus_mask(spot):
-    return {("stray", Path(shutil.copy(spot.mask, spot.mask.with_stem(f"{spot.mask.stem} (1)"))))}
-
-
-@fault
-def mask_of_another_size(spot):
-    rewrite(spot.mask, size=(40, 30))
-    # `folder` refuses such a pair already when it lists the files; its sentence names both
-    return {("layout", spot.place) if spot.layout == "folder" else ("mask size", spot.mask)}
-
-
-@fault
-def empty_mask(spot):
-    with Image.open(spot.mask) as image:
-        size = image.size
-    made_layouts.mask(spot.mask, size, empty=True)
-    return {("mask empty", spot.mask)}
-
-
-@fault
-def faint_mask(spot):
-    """Grey 100 is anomalous above 0 and not above 127."""
-    with Image.open(spot.mask) as image:
-        image.point(lambda value: 100 * (value > 0)).save(spot.mask)
-    return {("mask empty", spot.mask)}
-
-
-@fault
-def marked_mask_of_a_normal_image(spot):
-    with Image.open(spot.good) as image:
-        made_layouts.mask(beside(spot.good), image.size)
-    return {("mask of normal", beside(spot.good))}
-
-
-@fault
-def truncated_mask(spot):
-    content = spot.mask.read_bytes()
-    spot.mask.write_bytes(content[: len(content) // 2])
-    return {("unreadable", spot.mask)}
-
-
-@fault
-def zero_byte_mask(spot):
-    spot.mask.write_bytes(b"")
-    return {("unreadable", spot.mask)}
-
-
-@fault
-def mask_of_another_mode(spot):
-    rewrite(spot.mask, mode="RGB")
-    return {("mode", spot.mask)}
-
-
-@fault
-def copy_of_a_test_image_in_train(spot):
-    shutil.copy(spot.good, spot.train)
-    return {("duplicate", spot.good)} | misfit(spot, spot.train)
-
-
-@fault
-def defective_image_in_train_compressed_anew(spot):
-    """Other bytes, the same pixels: a copy that a hash of the file would miss."""
-    with Image.open(spot.defect) as image:
-        image.load()
-    if spot.layout in ("mtd", "folder"):
-        shutil.copy(spot.defect, spot.train)  # JPEG: new compression is new pixels
-    else:
-        options = {} if spot.train.suffix == ".bmp" else {"compress_level": 0}
-        image.save(spot.train, **options)
-    return {("duplicate", spot.defect)} | misfit(spot, spot.train)
-
-
-@fault
-def image_both_normal_and_defective(spot):
-    shutil.copy(spot.defect, spot.good)
-    return {("duplicate", max(spot.defect, spot.good))} | misfit(spot, spot.good)
-
-
-@fault
-def stray_file(spot):
-    extra = spot.train.parent / "Bild.heic"
-    extra.write_text("x")
-    return {("stray", extra)}
-
-
-@fault
-def stray_picture(spot):
-    place = {"folder": spot.place / "masks"}.get(spot.layout, spot.place / "backup")
-    return {("stray", made_layouts.picture(place / "9999.png"))}
-
-
-@fault
-def wrong_mode(spot):
-    with Image.open(spot.image) as image:
-        other = "L" if image.mode == "RGB" else "RGB"
-    rewrite(spot.image, mode=other)
-    return {("mode", spot.image)}
-
-
-@fault
-def wrong_size(spot):
-    rewrite(spot.image, size=(20, 20))
-    return {("mask size", beside(spot.image)) if spot.layout == "mtd" else ("size", spot.image)}
-
-
-@fault
-def category_without_images(spot):
-    for path in spot.place.rglob("*"):
-        if path.is_file() and path.name != "train_names.txt":
-            path.unlink()
-    return {("count", spot.place)}
-
-
-@fault
-def file_instead_of_a_folder(spot):
-    folder = {"mtd": spot.root / "MT_Free", "folder": spot.place / "normal"}.get(spot.layout, spot.place)
-    shutil.rmtree(folder)
-    folder.write_text("")
-    return {("layout", spot.place)}
-
-
-@fault
-def broken_list(spot):
-    listed = next(path for name in ("labels.csv", "Labels.txt", "train_names.txt") for path in spot.place.rglob(name))
-    listed.write_bytes(b"\xff\xfe\x00 not text\n\xff 7 8 9")
-    return {("layout", spot.place)}
-
-
-NO_MASKS = {"elpv": "has no masks", "dtd": "has no masks"}
-NO_COUNTS = {"folder": "nobody knows how many pictures a user's own data should have"}
-ALL_TRAIN = {"dtd": "a source of textures has no test images"}
-NO_LIST = dict.fromkeys(("mvtec_ad", "btad", "folder", "textures", "dtd"), "needs no list of names")
-EXCLUDED = {
-    "missing_image": NO_COUNTS,
-    "folder_named_like_an_image": NO_COUNTS
-    | {"elpv": "the listed path is there, so it is unreadable, see dangling_link"},
-    "surplus_image": NO_COUNTS,
-    "unknown_kind_of_defect": {
-        "dagm": "has one kind only",
-        "elpv": "has one kind only",
-        "dtd": "has no defects",
-        "folder": "every folder is a kind of defect",
-    },
-    **{kind: NO_MASKS for kind in FAULTS if "mask" in kind},
-    "faint_mask": {name: "marks whatever is above 0" for name in ("mvtec_ad", "dagm", "folder", "textures")} | NO_MASKS,
-    "marked_mask_of_a_normal_image": {n: "has no masks of normal images" for n in LAYOUTS if n != "mtd"},
-    "copy_of_a_test_image_in_train": ALL_TRAIN,
-    "defective_image_in_train_compressed_anew": ALL_TRAIN,
-    "image_both_normal_and_defective": ALL_TRAIN,
-    "wrong_size": {"folder": "a user's pictures may differ in size", "dtd": "sizes differ in the published one"},
-    "category_without_images": {"elpv": "all its names are listed: each is a missing image of its own"},
-    "file_instead_of_a_folder": {
-        "elpv": "all its names are listed: each is a missing image of its own",
-        "folder": "a category is a folder that holds normal/, so there is none: bad input",
-        "dtd": "a class is a folder: without it the class is absent, which is a note",
-    },
-    "broken_list": NO_LIST,
-}
-CASES = [(kind, name) for kind in FAULTS for name in LAYOUTS if name not in EXCLUDED.get(kind, {})]
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_clean_data_set_has_no_fault(spot):
     report = spot.check()
@@ -367,3 +78,137 @@ def test_what_is_excluded_exists():
     assert set(EXCLUDED) <= set(FAULTS)
     assert {name for reasons in EXCLUDED.values() for name in reasons} <= set(LAYOUTS)
     assert len(CASES) > 150
+
+
+@pytest.fixture
+def layout() -> str:
+    """For tests of one layout: mvtec_ad, unless they are parametrised."""
+    return "mvtec_ad"
+
+
+def test_missing_numbers_are_named(spot):
+    """bottle/train/good has 000 to 003; without 001 the row has one gap, and one of 4 is missing."""
+    spot.other.unlink()
+    assert spot.check().lines() == ["bottle/train/good: 3 of 4 official images of train/good; not there: 001"]
+
+
+def test_a_copy_within_training_is_a_note(spot):
+    shutil.copy(spot.train, spot.other)
+    report = spot.check()
+    assert report.ok
+    note = "bottle/train/good/001.png has the same pixels as bottle/train/good/000.png, both in train"
+    assert note in report.notes
+
+
+def test_a_copy_in_another_category_is_a_fault(spot):
+    """Multi-class methods train on all categories together, so a twin in another one's training set is seen, too."""
+    twin = spot.root / "screw/train/good/002.png"
+    shutil.copy(spot.good, twin)
+    assert {(f.kind, f.path) for f in spot.check().faults} == {("duplicate", spot.good), ("mode", twin)}
+
+
+def test_absent_categories_are_notes_unless_asked_for(spot):
+    shutil.rmtree(spot.root / "screw")
+    assert spot.check().ok
+    assert any(n.startswith("not there, so not checked: cable, ") and "screw" in n for n in spot.check().notes)
+    report = verify("mvtec_ad", spot.root, ["bottle", "screw"], progress=False)
+    assert report.lines() == ["screw: is not there"]
+
+
+def test_the_table_holds_counts_beside_the_official_ones(spot):
+    shutil.rmtree(spot.root / "bottle/test/contamination")
+    table = spot.check().table
+    row = table[table.defect == "contamination"].iloc[0]
+    assert (row.category, row.split, row["images"], row.official) == ("bottle", "test", 0, 1)
+    row = table[table.defect == "broken_large"].iloc[0]
+    assert (row["images"], row.official, row["masks"], row["mode"], row["size"]) == (2, 2, 2, "RGB", "16x12")
+
+
+def test_what_lies_beside_every_data_set_is_no_stray(spot):
+    for name in (".DS_Store", "Thumbs.db", "README.md", "LICENSE", ".ipynb_checkpoints/000.png", "__MACOSX/._000.png"):
+        (spot.place / name).parent.mkdir(exist_ok=True)
+        (spot.place / name).write_text("x")
+    assert spot.check().ok
+
+
+def test_several_faults_are_all_found_at_once(spot):
+    spot.good.write_bytes(b"")
+    spot.mask.unlink()
+    (spot.place / "notes.xlsx").write_text("x")
+    shutil.copy(spot.defect, spot.train)
+    kinds = sorted(f.kind for f in spot.check().faults)
+    assert kinds == ["duplicate", "mask missing", "stray", "unreadable"]
+
+
+def test_the_four_empty_masks_of_mtd_are_a_note(originals, small_counts):
+    report = verify("mtd", originals["mtd"], progress=False)
+    assert report.ok
+    assert f"all: 1 masks are empty as published: {made_layouts.EMPTY_MASK}" in report.notes
+
+
+def test_the_inner_folder_of_the_archive_is_found(originals, small_counts, tmp_path):
+    shutil.copytree(originals["btad"], tmp_path / "btad" / "BTech_Dataset_transformed")
+    assert verify("btad", tmp_path / "btad", progress=False).ok
+
+
+@pytest.mark.parametrize(
+    ("dataset", "categories", "sentence"),
+    [
+        ("mvtec", None, r"unknown data set 'mvtec' \(did you mean 'mvtec_ad'"),
+        ("mvtec_ad", "botle", r"unknown category 'botle' .*did you mean 'bottle'"),
+        ("mvtec_ad", "cable", r"no category of mvtec_ad \(cable\) found in"),
+        ("btad", None, r"data set btad not found at .*btad; fetch it with"),
+        ("dagm", None, r"dagm is a file; expected a folder"),
+        ("dtd", None, r"no category of dtd .*found in"),
+        ("mvtec_ad + mtd", None, r"is a mixture; verify its data sets one by one"),
+    ],
+)
+def test_bad_input_is_one_sentence(dataset, categories, sentence, originals, tmp_path, monkeypatch):
+    monkeypatch.setenv("ADLIB_DATA", str(tmp_path))
+    (tmp_path / "mvtec_ad").symlink_to(originals["mvtec_ad"])
+    (tmp_path / "dagm").write_text("")
+    (tmp_path / "dtd").mkdir()
+    with pytest.raises(UserError, match=sentence):
+        verify(dataset, categories=categories)
+
+
+@pytest.mark.parametrize("category", ["bottle", "screw"])
+def test_real_mvtec_is_clean(shared, category):
+    report = verify("mvtec_ad", shared / "data" / "mvtec_ad", category, progress=False)
+    assert report.faults == []
+
+
+def test_a_subset_of_dagm_says_how_many_of_how_many(shared):
+    """Class 8: 100 + 10 of 1000 + 150 training crops, 60 + 50 of 1000 + 150 test crops (datasets.md section 1)."""
+    lines = verify("dagm", shared / "data" / "dagm", progress=False).lines()
+    assert lines == [
+        "Class8: 10 of 150 official defective training images",
+        "Class8/Test: 50 of 150 official images of test/defective",
+        "Class8/Test: 60 of 1000 official images of test/good",
+        "Class8/Train: 100 of 1000 official images of train/good",
+    ]
+
+
+def test_faults_in_a_copy_of_mtd_are_found_and_named(shared, tmp_path):
+    """A renamed mask, a truncated JPEG, a test tile copied to train with its mask: 1344 + 1344 files, 4 lines."""
+    source, root = shared / "data" / "mtd", tmp_path / "mtd"
+    shutil.copytree(source, root, copy_function=os.symlink)
+    crack, free = root / "MT_Crack/Imgs", root / "MT_Free/Imgs"
+    listed = {Path(name).stem for name in (source / "train_names.txt").read_text().split()}
+    tiles = {path.stem for path in free.glob("*.jpg")}
+    train, test = min(listed), min(tiles - listed)
+    mask = min(crack.glob("*.png"))
+    mask.rename(mask.with_stem("renamed"))
+    cut = max(crack.glob("*.jpg"))
+    content = cut.read_bytes()
+    cut.unlink()
+    cut.write_bytes(content[: len(content) // 2])
+    for ending in ("jpg", "png"):
+        (free / f"{train}.{ending}").unlink()
+        shutil.copy(source / f"MT_Free/Imgs/{test}.{ending}", free / f"{train}.{ending}")
+    lines = verify("mtd", root, progress=False).lines()
+    assert lines[0] == f"MT_Crack/Imgs/{mask.stem}.jpg: has no mask"
+    assert lines[1].startswith(f"MT_Crack/Imgs/{cut.name}: cannot be decoded (image file is truncated")
+    assert lines[2] == "MT_Crack/Imgs/renamed.png: belongs to no image"
+    twin = f"MT_Free/Imgs/{test}.jpg: (test, normal) has the same pixels as MT_Free/Imgs/{train}.jpg (train, normal)"
+    assert lines[3:] == [twin]

@@ -143,18 +143,15 @@ def look(path: Path) -> Look:
             return Look("is empty (0 bytes)")
         with Image.open(path) as image:
             image.load()
-            digest = hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes()).digest()
-            return Look(None, digest, image.mode, image.size, _highest(image))
+            digest = hashlib.sha256(image.tobytes())
+            digest.update(repr((image.mode, image.size)).encode())
+            return Look(None, digest.digest(), image.mode, image.size, image.convert("L").getextrema()[1])
     except FileNotFoundError:
         return Look("is a link to a file that is not there" if path.is_symlink() else "is listed but not there")
     except Image.UnidentifiedImageError:
         return Look("is no picture, whatever its ending says")
     except UNREADABLE as error:
         return Look(f"cannot be decoded ({str(error).rstrip('.')})")
-
-
-def _highest(image: Image.Image) -> int:
-    return image.convert("L").getextrema()[1]
 
 
 def look_at(files: Iterable[Path], progress: bool) -> dict[Path, Look]:

@@ -119,8 +119,10 @@ def _part(dataset: str, source: DataSet, root: Path, category: str) -> Part:
     rules = checks.rules(dataset)
     part = Part(category, rules.place(root, category))
     try:
+        if part.place.is_file():
+            raise UserError("is a file where a folder should be")
         if source.advice and not part.place.is_dir():
-            raise UserError("is a file where a folder should be" if part.place.is_file() else "is not there")
+            raise UserError("is not there")
         samples, part.notes = source.samples(root, category)
         part.samples = rules.mend(samples)
         part.spare = rules.spare(part.place, part.samples)
