@@ -149,7 +149,8 @@ def grey_auroc(found: pd.DataFrame) -> Figure:
         bars = np.clip([found.auroc - found.low, found.high - found.auroc], 0, None)
         ax.errorbar(found.auroc, y, xerr=bars, fmt="o", color=OTHERS[0], capsize=2, label="oracle")
         ax.plot(found.distance, y + 0.22, "s", label="distance from the training median", **_hollow(OTHERS[1]))
-        ax.plot(found.drift, y - 0.22, "|", label="drift: normal test against normal train", **_hollow("black"))
+        drift = {"color": "black", "markersize": 10, "markeredgewidth": 2.2}
+        ax.plot(found.drift, y - 0.24, "|", label="drift: normal test against normal train", ls="none", **drift)
         ax.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
         ax.set_xlim(-0.03, 1.03)
         ax.set_xlabel("AUROC of the mean grey; 0.5: no information")
