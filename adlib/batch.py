@@ -24,6 +24,7 @@ from pathlib import Path
 import yaml
 
 from adlib import engine, settings
+from adlib.data.mixtures import slug
 from adlib.engine import RESOURCES, Item, execute_item
 from adlib.settings import PROJECT, UserError
 
@@ -147,7 +148,7 @@ def _work_item(plans: list, config: dict, how: dict, resources: dict) -> Item:
     seeds = list(dict.fromkeys(p.seed for p in plans))
     place = plans[0].category if len(hashes) == 1 else f"{len(hashes)}_categories"
     identity = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
-    name = f"{plans[0].method}-{plans[0].dataset}-{place}-{identity}-s{'+'.join(map(str, seeds))}"
+    name = f"{plans[0].method}-{slug(plans[0].dataset)}-{slug(place)}-{identity}-s{'+'.join(map(str, seeds))}"
     what = {"method": plans[0].method, "dataset": plans[0].dataset, "categories": categories, "seeds": seeds}
     parameters = what | {"config": config} | how
     return Item(name, str(PROJECT / "notebooks/run.ipynb"), parameters, resources, tuple(str(p.folder) for p in plans))

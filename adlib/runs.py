@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from adlib import data, metrics, models, settings
+from adlib.data.mixtures import slug
 from adlib.settings import UserError
 
 FILES = ("run.json", "scores.csv", "history.csv", "model.safetensors")
@@ -56,7 +57,8 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        place = settings.results_root() / "runs" / self.method / self.dataset / self.category
+        names = (self.method, slug(self.dataset), slug(self.category))
+        place = settings.results_root().joinpath("runs", *names)
         return place / f"{self.hash}-s{self.seed}"
 
 
@@ -65,6 +67,7 @@ def plans(method, dataset, categories=None, seeds=(0,), config=None, together=Fa
     config_class = models.get(method)[1]
     config = config if isinstance(config, config_class) else config_class.from_dict(config)
     known = data.categories(dataset)
+    known = known or [data.load(dataset).attrs["category"]]  # the user's own pictures, without a level of categories
     categories = [categories] if isinstance(categories, str) else list(categories or known)
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)
     if not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
@@ -73,6 +76,7 @@ def plans(method, dataset, categories=None, seeds=(0,), config=None, together=Fa
         if len(set(values)) < len(values):
             raise UserError(f"{name} {values!r} names one of them twice; a run counts once")
     tables = {c: data.load(dataset, c) for c in categories}
+    dataset = tables[categories[0]].attrs["dataset"]  # one name for all spellings of a mixture
     groups = [tuple(categories)] if together else [(c,) for c in categories]
     try:
         text = json.dumps(config.to_dict(), allow_nan=False)

@@ -274,6 +274,42 @@ def test_a_run_whose_code_changed_is_stale(found, monkeypatch):
     assert found.runs[0].stale
 
 
+def test_a_mixture_is_one_run_whatever_its_spelling(here, monkeypatch, tmp_path):
+    """Two data sets together: one model, a folder without blanks or colons, and scores of each part."""
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
+    config = made.CONFIG | {"epochs": 1}
+    names = ("folder:stripes+textures:grass", " folder : stripes +  textures:grass ")
+    found = [adlib.reproduce("simplenet", name, None, [0], config, together=True) for name in names]
+    assert found[0].runs[0].path == found[1].runs[0].path
+    assert not set(": ") & set(str(found[0].runs[0].path.relative_to(tmp_path)))
+    record = found[0].runs[0].record
+    assert record["dataset"] == "folder:stripes + textures:grass"
+    assert list(record["per_category"]) == ["folder:stripes", "textures:grass"]
+    assert set(found[0].scores.category) == {"folder:stripes", "textures:grass"}
+
+
+def test_options_of_a_data_set_reach_a_run_in_its_name(here, monkeypatch, tmp_path):
+    """Another split is other data: another hash, another folder, and its name says so."""
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
+    call = lambda name: runs.plans("simplenet", name, "mono", [0], made.CONFIG)[0]
+    first, other = call("elpv"), call("elpv?split_seed=1")
+    assert first.hash != other.hash
+    assert other.folder.parts[-3:-1] == ("elpv-split_seed-1", "mono")
+    assert other.dataset == "elpv?split_seed=1"
+    for wrong in ("elpv?split_seed", "elpv?seed=1"):
+        with pytest.raises(UserError, match="option"):
+            call(wrong)
+
+
+def test_own_pictures_without_a_level_of_categories_are_one_category(tmp_path, monkeypatch):
+    base = made.folder_dataset(tmp_path / "data")
+    base.rename(tmp_path / "own")
+    shutil.rmtree(tmp_path / "data" / "folder")
+    (tmp_path / "own").rename(tmp_path / "data" / "folder")
+    monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
+    assert [p.category for p in runs.plans("simplenet", "folder", config=made.CONFIG)] == ["folder"]
+
+
 def test_the_code_fingerprint_covers_what_a_system_uses_and_nothing_else():
     """Over imports: SimpleNet's numbers depend on the ranking behind the metrics, not on another system's file."""
     used = record.rooms("simplenet")

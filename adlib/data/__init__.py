@@ -30,14 +30,15 @@ def categories(dataset: str, root: str | Path | None = None) -> list[str]:
     """
     if mixtures.is_mixture(dataset):
         return list(_mixture(dataset, root).parts)
-    source = _source(dataset)
+    source = _source(mixtures.options(dataset)[0])
     return source.categories(source.place(root))
 
 
 def load(dataset: str, category: str | None = None, root: str | Path | None = None, **options) -> pd.DataFrame:
     """Table of one category: path, split (train|test), label (0 normal, 1 anomalous), defect ("good" or kind), mask.
 
-    root: the data set's folder, default `$ADLIB_DATA/<dataset>`; options: what the data set's function takes.
+    root: the data set's folder, default `$ADLIB_DATA/<dataset>`; options: what the data set's function takes, which may
+    also stand in the name ("mtd?split=seeded"), so that runs and batch files can have them.
     mask: path or None. attrs: dataset, category, root, options, fingerprint (sha256 over relative paths, contents of
     images and masks, split), notes (what was dropped and why), mask_threshold (mask pixels above it are anomalous).
     A mixture gives the table of its part, with the mixture's canonical name and "name:category" as attrs.
@@ -45,7 +46,8 @@ def load(dataset: str, category: str | None = None, root: str | Path | None = No
     """
     if mixtures.is_mixture(dataset):
         return _load_part(_mixture(dataset, root), category, options)
-    source = _source(dataset)
+    written, (dataset, named) = dataset, mixtures.options(dataset)
+    source, options = _source(dataset), named | options
     root = source.place(root)
     if source.advice and not is_folder(root):
         listing(root)  # names a file or a broken link in its place
@@ -56,7 +58,7 @@ def load(dataset: str, category: str | None = None, root: str | Path | None = No
     if not samples:
         raise UserError(f"no image of {dataset}/{category} found in {root}; {source.advice}")
     facts = {"options": dict(options), "mask_threshold": source.mask_threshold}
-    return build(samples, dataset, category, root, notes, **facts)
+    return build(samples, written, category, root, notes, **facts)
 
 
 def holdback(table: pd.DataFrame, share: float = 0.1) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -80,7 +82,7 @@ def where(dataset: str) -> str:
     if mixtures.is_mixture(dataset):
         parts = dict.fromkeys(name for name, _ in _mixture(dataset, None).parts.values())
         return "; ".join(f"{name}: {where(name)}" for name in parts)
-    source = _source(dataset)
+    source = _source(mixtures.options(dataset)[0])
     try:
         root = source.place()
         valid = ", ".join(source.categories(root))

@@ -1,7 +1,8 @@
 """Mixtures: several data sets, or some categories of them, under one name, e.g. "mvtec_ad:screw + mtd".
 
 Parts are joined by "+"; each is a data set, `name`, or some of its categories, `name:category,category`. The categories
-of a mixture are "name:category"; multi-class methods train on all of them together.
+of a mixture are "name:category"; multi-class methods train on all of them together. A data set's options may follow its
+name, here and elsewhere: "mtd?split=seeded&split_seed=1".
 """
 
 import hashlib
@@ -24,6 +25,23 @@ class Mixture(NamedTuple):
 def is_mixture(text: object) -> bool:
     """Whether a data set's name is that of a mixture; "mvtec_ad:screw" is one, of a single part."""
     return isinstance(text, str) and ("+" in text or ":" in text)
+
+
+def options(text: object) -> tuple[object, dict[str, str | int]]:
+    """Name and options of a data set: "mtd?split=seeded&split_seed=1" -> ("mtd", {"split": "seeded", "split_seed": 1}).
+
+    UserError: an option that is no name=value.
+    """
+    if not isinstance(text, str) or "?" not in text:
+        return text, {}
+    name, _, written = text.partition("?")
+    found = {}
+    for one in written.split("&"):
+        key, equals, value = (piece.strip() for piece in one.partition("="))
+        if not key or not equals or not value:
+            raise UserError(f"option {one!r} of data set {text!r} is no name=value; valid is mtd?split=seeded")
+        found[key] = int(value) if value.isdecimal() else value
+    return name.strip(), found
 
 
 def parse(text: str, known: Callable[[str], list[str]]) -> Mixture:
