@@ -8,6 +8,7 @@ from adlib.settings import UserError
 # name -> class of the Detector; its Config is the class attribute of that name
 SYSTEMS = {
     "simplenet": "SimpleNet",
+    "draem": "Draem",
 }
 
 
