@@ -14,9 +14,11 @@ SOURCES = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 TINY = {"backbone": "tf_efficientnet_lite0", "image_size": 64, "resize": None, "resize_mode": "squash", "epochs": 2}
 TINY |= {"noise_relative": 0.5, "eval_every": 1}
 SMOKE = {"dataset": "textures", "categories": ["brick"], "seeds": [0], "config": TINY, "device": "cpu"}
+DRAEM = {"image_size": 64, "reconstruction_width": 4, "segmentation_width": 4, "learning_rate": 1e-3, "epochs": 2}
 # smallest parameters of each notebook; a notebook that is not named here runs with SMOKE
 SMALL = {
     "03_simplenet_ablation": SMOKE | {"grid": {"loss": ["ce"]}, "investigation": {"epochs": [1]}},
+    "04_draem": SMOKE | {"config": DRAEM},
     "run": SMOKE | {"method": "simplenet"},
 }
 
