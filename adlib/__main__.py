@@ -6,6 +6,7 @@ interrupted.
 
 import argparse
 import json
+import os
 import sys
 
 
@@ -147,13 +148,18 @@ def main(argv: list[str] | None = None) -> int:
     from adlib.settings import UNWRITABLE, UserError
 
     try:
-        return globals()[f"_{args.command}"](args)
+        status = globals()[f"_{args.command}"](args)
+        sys.stdout.flush()  # a full disk or a closed pipe behind `>` and `|` shows here, not at exit
+        return status
     except UserError as error:
         print(f"adlib: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("adlib: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader, e.g. `head`, has seen enough; the interpreter's own flush must not complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise

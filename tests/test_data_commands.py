@@ -1,5 +1,8 @@
 """`python -m adlib data ...`: what is printed, and the exit status."""
 
+import subprocess
+import sys
+
 import made_layouts
 import pandas as pd
 import pytest
@@ -86,3 +89,11 @@ def test_describe_prints_its_table(monkeypatch, capsys):
     assert main(["data", "describe", "textures", "--category", "brick", "grass"]) == 0
     assert calls == [("textures", ["brick", "grass"])]
     assert capsys.readouterr().out == "1 row\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    """`data list | head -1`: the pipe is closed under the command; no traceback, exit status 0."""
+    call = f"{sys.executable} -m adlib data list | head -c 1; echo ${{PIPESTATUS[0]}}"
+    found = subprocess.run(["bash", "-c", call], capture_output=True, text=True, check=True)
+    assert found.stderr == ""
+    assert found.stdout.split()[-1].endswith("0")

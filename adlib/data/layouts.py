@@ -9,7 +9,19 @@ from pathlib import Path
 from PIL import Image
 
 from adlib.data.official import MTD_FREE_SHA256, mtd_train_bits
-from adlib.data.table import DataSet, Sample, by_stem, exists, folders, hashed_split, images, is_folder, listing, some
+from adlib.data.table import (
+    VERIFYING,
+    DataSet,
+    Sample,
+    by_stem,
+    exists,
+    folders,
+    hashed_split,
+    images,
+    is_folder,
+    listing,
+    some,
+)
 from adlib.settings import UserError, data_root
 
 MVTEC_CATEGORIES = (
@@ -154,6 +166,8 @@ def _published_tiles(root: Path, stems: list[str]) -> tuple[set[str], str]:
 
 def _without_empty_masks(samples: list[Sample], notes: list[str], threshold: int) -> list[Sample]:
     """An anomalous image whose mask holds no pixel above the threshold counts as one without mask."""
+    if VERIFYING.get():
+        return samples
     masks = [s.mask for s in samples if s.mask]
     with ThreadPoolExecutor() as pool:
         highest = dict(zip(masks, pool.map(_highest, masks), strict=True))
@@ -205,7 +219,7 @@ def _with_own_masks(defects: list[Sample], masks: Path, notes: list[str]) -> lis
         mask = by_kind[s.defect].get(s.path.stem) or common.get(s.path.stem)
         if mask and mask.parent == masks and owners[s.path.stem] > 1:
             raise UserError(f"mask {mask} fits {owners[s.path.stem]} images; move it to {masks / '<kind>'}/")
-        if mask:
+        if mask and not VERIFYING.get():
             _same_size(s.path, mask)
         paired.append(s._replace(mask=mask))
     missing = [f"{s.defect}/{s.path.name}" for s in paired if not s.mask]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from adlib.settings import UserError
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"}
 SILENT_ENDINGS = {".txt", ".md", ".json", ".db", ".html", ".pdf", ""}  # licences and read-mes: no note worth
+# set while `verify` lists samples: it looks at every file itself, so a layout opens none and refuses none
+VERIFYING: ContextVar[bool] = ContextVar("verifying", default=False)
 
 
 class Sample(NamedTuple):

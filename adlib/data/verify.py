@@ -10,7 +10,7 @@ from adlib import data
 from adlib.data import checks, mixtures
 from adlib.data.checks import Fault, Look, Part
 from adlib.data.official import COUNTS
-from adlib.data.table import DataSet, Sample, images, is_folder, listing, some
+from adlib.data.table import VERIFYING, DataSet, Sample, images, is_folder, listing, some
 from adlib.settings import UserError, data_root
 
 DTD_CLASSES, DTD_IMAGES = 47, 120  # images per class
@@ -118,6 +118,7 @@ def _parts(dataset: str, source: DataSet, root: Path, categories) -> tuple[list[
 def _part(dataset: str, source: DataSet, root: Path, category: str) -> Part:
     rules = checks.rules(dataset)
     part = Part(category, rules.place(root, category))
+    token = VERIFYING.set(True)
     try:
         if part.place.is_file():
             raise UserError("is a file where a folder should be")
@@ -131,6 +132,8 @@ def _part(dataset: str, source: DataSet, root: Path, category: str) -> Part:
         # what the layout refuses is a fault like others, and its pictures are looked at all the same
         text = str(error) if isinstance(error, UserError) else f"its layout cannot be read ({error})"
         part.error, part.samples, part.spare = text, [], []
+    finally:
+        VERIFYING.reset(token)
     return part
 
 
