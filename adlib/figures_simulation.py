@@ -35,8 +35,9 @@ def wall(
         raise UserError(
             f"row {wrong[0]!r} has {len(arrays[wrong[0]])} pictures, the first row {count}; give equal numbers"
         )
+    bars = [1] * count + [0.07]  # a narrow column for colour bars, so that all rows stand below each other
     with canvas(CELL * count + 1.1, CELL * len(arrays) + 0.25) as fig:
-        axes = fig.subplots(len(arrays), count, squeeze=False)
+        axes = fig.subplots(len(arrays), count + 1, squeeze=False, width_ratios=bars)
         for line, (name, row) in zip(axes, arrays.items(), strict=True):
             _line(fig, line, name, row, (limits or {}).get(name))
         for k, title in enumerate(titles or []):
@@ -45,7 +46,8 @@ def wall(
     return fig
 
 
-def _line(fig: Figure, axes: np.ndarray, name: str, row: np.ndarray, limits: tuple[float, float] | None) -> None:
+def _line(fig: Figure, line: np.ndarray, name: str, row: np.ndarray, limits: tuple[float, float] | None) -> None:
+    *axes, bar = line
     if row.ndim == 4:
         row = row.transpose(0, 2, 3, 1) if row.dtype == np.uint8 else row.transpose(0, 2, 3, 1).clip(0, 1)
         style = {}
@@ -61,31 +63,34 @@ def _line(fig: Figure, axes: np.ndarray, name: str, row: np.ndarray, limits: tup
         ax.spines[:].set_visible(False)
     axes[0].set_ylabel(name.replace(", ", ",\n"), fontsize=8)
     if style.get("cmap") == "viridis":
-        fig.colorbar(shown, ax=list(axes), fraction=0.02, pad=0.01, aspect=12).ax.tick_params(labelsize=7)
+        fig.colorbar(shown, cax=bar).ax.tick_params(labelsize=7)
+    else:
+        bar.axis("off")
 
 
-def term_curves(runs, levels: dict[str, tuple[str, float]]) -> Figure:
-    """A panel per loss term (columns of the history, log axis) with the level that needs no learning, dashed.
+def term_curves(runs, levels: dict[str, dict[str, float]]) -> Figure:
+    """A panel per loss term (columns of the history, log axis) with the levels that need no learning.
 
-    levels: {term: (what it is, its value)}. Thin lines are single runs, thick ones the mean of a category (over six
+    levels: {term: {what it is: its value}}. Thin lines are single runs, thick ones the mean of a category (over six
     categories: of all).
     """
     head, history = described(runs), runs.history
     names = list(dict.fromkeys(history.category))
     with canvas(3.4 * len(levels), 3.1) as fig:
         axes = fig.subplots(1, len(levels), squeeze=False)[0]
-        for ax, (term, (what, value)) in zip(axes, levels.items(), strict=True):
+        for ax, (term, known) in zip(axes, levels.items(), strict=True):
             for (_, category), run in history.groupby(["seed", "category"], sort=False):
                 colour = OTHERS[names.index(category) % 6] if len(names) <= 6 else GREY
                 ax.plot(run.epoch, run[term], color=colour, linewidth=0.6, alpha=0.5, marker="." * (len(run) < 3))
             _means(ax, history, term, names)
-            ax.axhline(value, color="black", linestyle=":", linewidth=1.2, label=f"{what}: {value:.3g}")
+            for k, (what, value) in enumerate(known.items()):
+                ax.axhline(value, color="black", linestyle=(":", "--")[k % 2], lw=1, label=f"{what}: {value:.2g}")
             ax.set_yscale("log")
             ax.set_xlabel("epoch [draws of as many images]")
             ax.set_ylabel(f"{term}, log scale")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.legend(fontsize=7)
-        caption(fig, f"{head}. Thin: single runs; thick: mean. Dotted: what needs no learning.")
+        caption(fig, f"{head}. Thin: single runs; thick: mean. Black: what needs no learning.")
     return fig
 
 
