@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from adlib.figures_style import ANOMALOUS, NORMAL, OTHERS, canvas, caption, described
 from adlib.settings import UserError
 
-CELL = 1.35  # inches per picture of a wall
+CELL = 1.2  # inches per picture of a wall
 GREY = "#666666"
 
 
