@@ -47,9 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     p = commands.add_parser("list", help="finished runs below a folder: numbers, stale or not")
     p.add_argument("runs", nargs="?", help="default: the results folder")
 
-    commands.add_parser(
-        "evidence", help="copy finished runs, tables and notebooks to results/reference, fill the README"
-    )
+    p = commands.add_parser("evidence", help="copy finished runs, tables, notebooks to results/reference; fill README")
+    p.add_argument("file", nargs="?", help="batch file; default: batch/reference.yml")
 
     p = commands.add_parser("data", help="data sets: what there is, whether it is complete, how to get it")
     _data_actions(p.add_subparsers(dest="action", required=True, metavar="ACTION"))
@@ -132,7 +131,7 @@ def _list(args) -> int:
 def _evidence(args) -> int:
     from adlib import evidence
 
-    print(evidence.collect())
+    print(evidence.collect(args.file or evidence.BATCH))
     return 0
 
 

@@ -3,10 +3,12 @@
 Nothing here computes a number: what is copied was written by runs, what is printed is read from the copies.
 """
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
-from adlib import figures, runs, settings, tables
+from adlib import data, figures, runs, settings, tables
 from adlib.settings import PROJECT, UserError
 
 KEPT = ("run.json", "scores.csv", "history.csv", "replicates.npz")  # all but the weights and the maps
@@ -20,14 +22,28 @@ PICTURE = ("simplenet", "textures", "brick")  # photographs in the public domain
 def collect(batch: str | Path = BATCH, reference: Path | None = None) -> Path:
     """Copy the runs and reports of a batch file from the results folder to `reference` (default: results/reference).
 
-    Runs that the batch does not name stay out. Raises UserError for a run that is missing or stale, or a file that is
-    too large to commit.
+    Runs that the batch does not name stay out; a batch of reports only adds them. Raises UserError for a run that is
+    missing or stale, or a file that is too large to commit.
     """
     from adlib.batch import expand
 
     work, reports = expand(batch)
-    source, reference = settings.results_root() / "runs", reference or PROJECT / "results" / "reference"
-    found = [runs.load(path) for item in work for path in item.runs]
+    reference = reference or PROJECT / "results" / "reference"
+    if work:
+        found = [runs.load(path) for item in work for path in item.runs]
+        _copy_runs(found, reference)
+        shutil.rmtree(reference / "notebooks" / "runs", ignore_errors=True)
+        data_reports(reference / "data")
+        summarise(reference)
+        _picture(runs.Runs(found), reference / "readme")
+    for folder, items in (("notebooks", reports), ("notebooks/runs", work)):
+        (reference / folder).mkdir(parents=True, exist_ok=True)
+        for item in items:
+            _copy(item.sheet, reference / folder / item.sheet.name)
+    return reference
+
+
+def _copy_runs(found: list[runs.Run], reference: Path) -> None:
     stale = [run.path for run in found if run.stale]
     if stale:
         raise UserError(
@@ -35,19 +51,11 @@ def collect(batch: str | Path = BATCH, reference: Path | None = None) -> Path:
         )
     shutil.rmtree(reference / "runs", ignore_errors=True)
     for run in found:
-        target = reference / "runs" / run.path.relative_to(source)
+        target = reference / "runs" / run.path.relative_to(settings.results_root() / "runs")
         target.mkdir(parents=True)
         for name in KEPT:
             if (run.path / name).is_file():
                 _copy(run.path / name, target / name)
-    shutil.rmtree(reference / "notebooks", ignore_errors=True)
-    for folder, items in (("notebooks", reports), ("notebooks/runs", work)):
-        (reference / folder).mkdir(parents=True, exist_ok=True)
-        for item in items:
-            _copy(item.sheet, reference / folder / item.sheet.name)
-    summarise(reference)
-    _picture(runs.Runs(found), reference / "readme")
-    return reference
 
 
 def _copy(path: Path, target: Path) -> None:
@@ -58,6 +66,60 @@ def _copy(path: Path, target: Path) -> None:
             f"{path} has {path.stat().st_size / 1e6:.1f} MB, more than a repository should hold; run it smaller"
         )
     shutil.copyfile(path, target)
+
+
+def data_reports(folder: Path) -> None:
+    """What verify and describe say of every data set that is here, and of a copy of MTD with three faults put in."""
+    from adlib.data import describe
+    from adlib.data.verify import verify
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in describe.available():
+        place, report = data.DATASETS[name].place(), str(verify(name, progress=False))
+        text = describe.text(describe.describe(name)).replace(str(place), name)
+        (folder / f"{name}.md").write_text(
+            f"`python -m adlib data verify {name}`\n\n{report.replace(str(place), name)}\n\n"
+            f"`python -m adlib data describe {name}`\n\n{text}\n"
+        )
+    textures = settings.data_root() / "dtd"
+    if textures.is_dir():
+        report = str(verify("dtd", progress=False)).replace(str(textures), "dtd")
+        (folder / "dtd.md").write_text(f"`python -m adlib data verify dtd`\n\n{report}\n")
+    tiles = data.DATASETS["mtd"].place()
+    if tiles.is_dir():
+        with tempfile.TemporaryDirectory() as scratch:
+            said = with_faults(tiles, Path(scratch) / "mtd")
+            report = str(verify("mtd", Path(scratch) / "mtd", progress=False)).replace(scratch + "/", "")
+        done = "\n".join(f"- {line}" for line in said)
+        (folder / "mtd_with_faults.md").write_text(
+            f"A copy of MTD, changed by hand:\n\n{done}\n\n"
+            f"and what `python -m adlib data verify mtd` says of it:\n\n{report}\n"
+        )
+
+
+def with_faults(tiles: Path, copy: Path) -> list[str]:
+    """A copy of MTD (links, but for what changes) with a renamed mask, a truncated picture and a test tile in training.
+
+    Returns what was done, a line each.
+    """
+    shutil.copytree(tiles, copy, copy_function=os.symlink)
+    crack, free = copy / "MT_Crack" / "Imgs", copy / "MT_Free" / "Imgs"
+    mask, cut = min(crack.glob("*.png")), max(crack.glob("*.jpg"))
+    mask.rename(mask.with_stem("renamed"))
+    content = cut.read_bytes()
+    cut.unlink()
+    cut.write_bytes(content[: len(content) // 2])
+    table = data.load("mtd", root=tiles)
+    normal = table[table.label == 0].groupby("split").path.min().map(Path)
+    for ending in (".jpg", ".png"):
+        (free / normal["train"].with_suffix(ending).name).unlink()
+        shutil.copy(normal["test"].with_suffix(ending), free / normal["train"].with_suffix(ending).name)
+    return [
+        f"MT_Crack/Imgs/{mask.name} renamed to renamed.png",
+        f"MT_Crack/Imgs/{cut.name} cut to half its bytes",
+        f"MT_Free/Imgs/{normal['test'].name} (test) copied over {normal['train'].name} (train), with its mask",
+    ]
 
 
 def summarise(reference: Path) -> None:

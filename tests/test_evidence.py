@@ -46,6 +46,34 @@ def test_runs_that_the_batch_does_not_name_stay_out(finished):
     assert {run.record["config"]["epochs"] for run in runs.find(reference / "runs")} == {2}
 
 
+def test_a_batch_of_reports_adds_them_and_leaves_the_rest(finished):
+    reference = evidence.collect(finished / "batch.yml", finished / "reference")
+    before = sorted(reference.rglob("*"))
+    (finished / "results" / "executed" / "other.ipynb").write_text("{}")
+    (finished / "more.yml").write_text(yaml.safe_dump([{"notebook": "run", "name": "other"}]))
+    evidence.collect(finished / "more.yml", reference)
+    assert sorted(reference.rglob("*")) == sorted([*before, reference / "notebooks" / "other.ipynb"])
+
+
+def test_the_state_of_the_data_is_part_of_the_evidence(finished, monkeypatch):
+    """verify and describe of each data set here; a copy of MTD with three faults, each found and named."""
+    import made_layouts
+
+    from adlib.data import official
+
+    monkeypatch.setitem(official.COUNTS, "mtd", made_layouts.COUNTS["mtd"])
+    made_layouts.make("mtd", finished / "data")
+    made_layouts.make("dtd", finished / "data")
+    evidence.data_reports(finished / "out")
+    assert {"mtd.md", "dtd.md", "folder.md", "textures.md"} <= {p.name for p in (finished / "out").iterdir()}
+    assert "no fault" in (finished / "out" / "mtd.md").read_text()
+    assert str(finished) not in "".join(p.read_text() for p in (finished / "out").iterdir())
+    done, _, said = (finished / "out" / "mtd_with_faults.md").read_text().partition("says of it")
+    assert done.count("\n- ") == 3
+    assert all(text in said for text in ("has no mask", "belongs to no image", "cannot be decoded", "the same pixels"))
+    assert "mtd at mtd: 4 faults" in said
+
+
 def test_readme_prints_the_table_of_the_copies(finished):
     reference = evidence.collect(finished / "batch.yml", finished / "reference")
     text = (finished / "README.md").read_text()
