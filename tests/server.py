@@ -17,6 +17,7 @@ class Served:
     lie: int = 0  # added to the Content-Length of whole answers
     statuses: list[int] = field(default_factory=list)  # of the next answers: no body but this status
     patience: int = 0  # Retry-After of those, in seconds
+    headers: dict[str, str | None] = field(default_factory=dict)  # instead of the right ones; None: left out
 
 
 class Server:
@@ -51,16 +52,15 @@ def _handler(server: Server):
             server.requests.append((self.path, wanted))
             thing = server.things.get(self.path)
             if thing is None or thing.statuses:
-                return self.refuse(thing.statuses.pop(0) if thing else 404, thing.patience if thing else 0)
+                return self.refuse(thing.statuses.pop(0) if thing else 404, thing or Served(b""))
             fresh = self.headers.get("If-Range") in (None, thing.etag)
             if wanted and thing.ranges and fresh:
                 return self.rest(thing, int(wanted.removeprefix("bytes=").removesuffix("-")))
             return self.answer(200, thing, thing.body, thing.lie)
 
-        def refuse(self, status: int, patience: int):
+        def refuse(self, status: int, thing: Served):
             self.send_response(status)
-            self.send_header("Retry-After", str(patience))
-            self.end_headers()
+            self.send_headers({"Retry-After": str(thing.patience)} | thing.headers)
 
         def rest(self, thing: Served, start: int):
             size = len(thing.body)
@@ -72,15 +72,17 @@ def _handler(server: Server):
 
         def answer(self, status: int, thing: Served, body: bytes, lie: int, content_range: str | None = None):
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body) + lie))
-            if thing.etag:
-                self.send_header("ETag", thing.etag)
-            if content_range:
-                self.send_header("Content-Range", content_range)
-            self.end_headers()
+            own = {"Content-Length": str(len(body) + lie), "ETag": thing.etag, "Content-Range": content_range}
+            self.send_headers(own | thing.headers)
             body = body[: thing.drops.pop(0)] if thing.drops else body
             server.sent += len(body)
             self.wfile.write(body)  # HTTP/1.0: the connection ends with the answer
+
+        def send_headers(self, headers: dict[str, str | None]):
+            for name, value in headers.items():
+                if value:
+                    self.send_header(name, value)
+            self.end_headers()
 
         def log_message(self, *args):
             pass

@@ -34,6 +34,9 @@ HOSTILE = {
     "zip-bomb": (zipped({"MT_Free/Imgs/a.jpg": bytes(2_000_001)}), "far more bytes"),
     "tar-cut": (tarred((info(INSIDE), bytes(range(256)) * 4000), mode="w:gz")[:2000], "damaged"),
     "zip-wrong-crc": (GOOD.replace(b"\x05" * 20_000, b"\x06" * 20_000), "damaged"),
+    "zip-name-too-long": (zipped({f"MT_Free/Imgs/{'a' * 300}.jpg": b"x"}), "damaged"),
+    "zip-name-no-utf8": (zipped({"MT_Free/Imgs/\u00e9.jpg": b"x"}).replace("\u00e9".encode(), b"\xff\xfe"), "damaged"),
+    "tar-cut-in-its-first-block": (tarred((info(INSIDE), bytes(range(256)) * 4000))[:60], "no complete zip or tar"),
     "unrelated": (zipped({"readme.txt": b"moved"}), "0 of 10 files"),
     "incomplete": (zipped(dict(list(FILES.items())[:9])), "9 of 10 files"),
 }

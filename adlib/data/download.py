@@ -23,6 +23,8 @@ NOT_NEEDED = {
     "textures": "it is made on first use from the photographs of scikit-image",
     "folder": "it is made of your own pictures (data/README.md says how)",
 }
+# errno of places that are none, besides those that cannot be written: /proc, a too long name, links in a circle
+UNUSABLE = {errno.ENOTEMPTY, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EINVAL}
 
 
 def download(
@@ -42,22 +44,30 @@ def download(
     says what to fetch by hand and where to put it.
     """
     source = _source(name, SOURCES if sources is None else sources)
-    target = (Path(root).expanduser() if root else data_root() / name).resolve()
-    if _complete(target, source):
-        return target
-    _licence(source, accept_licence)
+    target = _target(name, root)
     try:
+        if _complete(target, source):
+            return target
+        _licence(source, accept_licence)
         with locked(target.with_name(f".{target.name}.download.lock")):
             if not _complete(target, source):  # another download may have been faster
                 _get(source, target, progress, timeout)
     except OSError as error:
-        if error.errno not in UNWRITABLE | {errno.ENOTEMPTY}:
+        if error.errno not in UNWRITABLE | UNUSABLE:
             raise
         raise UserError(
             f"cannot write {name} to {target} ({error.strerror}); make room or set ADLIB_DATA to another folder, then "
             "the same command goes on from here"
         ) from error
     return target
+
+
+def _target(name: str, root: str | Path | None) -> Path:
+    try:
+        return (Path(root).expanduser() if root else data_root() / name).resolve()
+    except RuntimeError as error:  # of expanduser, and of links that lead in a circle
+        place = f"root {str(root)!r}" if root else "ADLIB_DATA"
+        raise UserError(f"{place} leads nowhere ({error}); give a full path") from error
 
 
 def _source(name: str, sources: Mapping[str, Source]) -> Source:

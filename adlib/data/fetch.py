@@ -39,7 +39,7 @@ class _Lost(Exception):
     """A try that failed and may be repeated; pointless: no server was reached at all."""
 
     def __init__(self, reason: str, pointless: bool = False, after: float = 0.0):
-        super().__init__(reason)
+        super().__init__(" ".join(reason.split()))
         self.pointless, self.after = pointless, after
 
 
@@ -92,16 +92,22 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def listed(url: str, timeout: float = TIMEOUT) -> tuple[Archive, ...]:
-    """The zip files of a Zenodo record with addresses, sizes and md5, read from its JSON; none where that fails."""
+    """The zip files of a Zenodo record with addresses, sizes and md5, read from its JSON; none where that fails.
+
+    What comes without encryption is not believed, unless the listing's own address has none.
+    """
+    scheme = f"{urlsplit(url).scheme}:"
     try:
         with urllib.request.urlopen(_request(url, {}), timeout=timeout) as response:
-            files = json.loads(response.read(4_000_000))["files"]
+            files = json.loads(response.read(4_000_000))["files"] if response.url.startswith(scheme) else []
         return tuple(
             Archive(Path(f["key"]).name, (f["links"]["self"],), f["checksum"], int(f["size"]))
             for f in files
-            if f["key"].lower().endswith(".zip") and f["checksum"].startswith(("md5:", "sha256:"))
+            if f["key"].lower().endswith(".zip")
+            and f["checksum"].startswith(("md5:", "sha256:"))
+            and f["links"]["self"].startswith(scheme)
         )
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ()
 
 
@@ -150,7 +156,7 @@ class _Transfer:
         with response:
             start = self._start(response)
             length = response.headers.get("Content-Length", "")
-            total = start + int(length) if length.isdigit() else None
+            total = start + int(length) if length.isdecimal() and len(length) < 20 else None
             if None not in (total, self.archive.size) and total != self.archive.size:
                 raise Failed(f"the server announces {total} bytes, the published file has {self.archive.size}")
             check_space(self.part.parent, (total or 0) - start + self.spare)
@@ -169,6 +175,8 @@ class _Transfer:
             raise _Lost(str(getattr(error.reason, "strerror", None) or error.reason), pointless=True) from error
         except (OSError, http.client.HTTPException) as error:
             raise _Lost(f"no answer ({error or type(error).__name__})") from error
+        except ValueError as error:  # of urllib, for an address or a redirection that is none
+            raise Failed(f"leads to no address ({error})") from error
         if self.url.startswith("https:") and not response.url.startswith("https:"):
             response.close()
             raise Failed(f"leads to {response.url}, which is not encrypted")
@@ -177,9 +185,11 @@ class _Transfer:
     def _refused(self, error: urllib.error.HTTPError) -> None:
         if error.code in BUSY:
             after = error.headers.get("Retry-After", "")
-            raise _Lost(f"HTTP {error.code} {error.reason}", after=min(float(after), LONGEST) if after.isdigit() else 0)
+            raise _Lost(
+                f"HTTP {error.code} {error.reason}", after=min(float(after), LONGEST) if after.isdecimal() else 0
+            )
         if error.code != 416 or not self.have:
-            raise Failed(f"HTTP {error.code} {error.reason}")
+            raise Failed(" ".join(f"HTTP {error.code} {error.reason}".split()))  # some reasons have three lines
         have, announced = self.have, self._remembered().get("total")
         if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
             # Nothing follows. What was announced before may have been more; then only a checksum can tell who is right.
@@ -221,6 +231,8 @@ class _Transfer:
             if not start:  # after the old bytes are gone, so that no crash leaves them under the new name
                 self._remember(response, total)
             while chunk := _read(response):
+                if total is None:  # it may never end
+                    check_space(self.part.parent, len(chunk) + self.spare)
                 file.write(chunk)
                 bar.update(len(chunk))
 

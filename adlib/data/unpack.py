@@ -1,8 +1,10 @@
 """Safe unpacking: an archive from the network is hostile until every member has shown that it is not."""
 
+import errno
 import lzma
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -14,7 +16,13 @@ from tqdm import tqdm
 
 MEMBERS = 100_000  # more files than this are refused; the largest benchmark has 18,000
 CHUNK = 1 << 18
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, RuntimeError)
+# a name that is no UTF-8 and an offset that is no number are ValueErrors
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error),
+    *(EOFError, RuntimeError, ValueError, LookupError, OverflowError),
+)
+# errno of what an archive is to blame for: seeking before its start, a name that no disk takes
+THEIRS = {None, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ}
 
 
 class Refused(Exception):
@@ -30,7 +38,10 @@ class _Member(NamedTuple):
 
 def is_archive(path: Path) -> bool:
     """Whether a file is a whole zip, or begins as a tar (plain, gz, bz2, xz)."""
-    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    try:
+        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except DAMAGED:  # the first block of a compressed tar that ends within it
+        return False
 
 
 def unpack(path: Path, target: Path, keep: str, limit: int, progress: bool = True) -> int:
@@ -54,9 +65,9 @@ def unpack(path: Path, target: Path, keep: str, limit: int, progress: bool = Tru
     except DAMAGED as error:
         raise Refused(f"it is damaged ({error or type(error).__name__})") from error
     except OSError as error:
-        if error.errno is not None:  # the disk's errors carry a number, those of gzip and tarfile none
+        if error.errno not in THEIRS:  # the disk's errors carry other numbers, those of gzip and tarfile none
             raise
-        raise Refused(f"it is damaged ({error})") from error
+        raise Refused(f"it is damaged ({error.strerror or error})") from error
     return files
 
 
