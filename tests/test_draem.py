@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from adlib.backbones import Embeddings
+from adlib.images import Geometry, resize
 from adlib.losses import ssim
 from adlib.models import draem
 from adlib.models.draem import Config, Discriminative, Draem, Reconstructive, pool_side, smoothed
@@ -180,6 +181,27 @@ def test_loss_values_of_constructed_outputs():
     assert off["total"].item() == pytest.approx(total.item(), rel=1e-6)
 
 
+def test_the_target_is_the_turned_undamaged_image():
+    """A network that returns the simulator's target has l2 = 0; the damaged or the unturned image would not."""
+    net, images = tiny(rotate_probability=1.0, anomaly_probability=1.0), stripes(8)
+    out = net.simulator(images, net.bank, torch.Generator().manual_seed(0))
+    assert not torch.equal(out.target, images)
+    assert not torch.equal(out.target, out.augmented)
+    seen = []
+    net.forward = lambda augmented: seen.append(augmented) or (out.target, torch.zeros(8, 2, 32, 32))
+    assert net.loss(images, torch.Generator().manual_seed(0))["l2"] == 0
+    assert torch.equal(seen[0], out.augmented)
+
+
+def test_the_weight_of_ssim_and_the_side_of_the_filter_can_be_set():
+    """lambda = 3 triples ssim in the sum; 41 pixels at 256 are 5 at 32."""
+    net, target = tiny(ssim_weight=3.0, score_pool=41), stripes(2)
+    terms = net.terms(target.flip(3), torch.zeros(2, 2, 32, 32), target, torch.ones(2, 1, 32, 32))
+    expected = terms["l2"] + 3 * terms["ssim"] + terms["focal"]
+    assert terms["total"].item() == pytest.approx(expected.item(), rel=1e-6)
+    assert net.side == 5
+
+
 def test_losses_are_float32_where_autocast_gives_half():
     net = tiny()
     with torch.autocast("cpu", torch.bfloat16):
@@ -199,9 +221,25 @@ def test_score_equals_the_authors_code(golden):
     np.testing.assert_allclose(smooth.flatten(1).amax(1).numpy(), g["score_image"], atol=1e-6)
 
 
+def test_plain_resizing_is_the_authors(golden):
+    """OpenCV's bilinear without a low-pass; it rounds in fixed point: one grey level."""
+    g = golden("draem")
+    found = resize(g["resize_image_in"], Geometry(32, resample="plain")).transpose(1, 2, 0)
+    assert np.abs(found.astype(int) - g["resize_image_out"]).max() <= 1
+
+
 def test_a_corner_pixel_reaches_121_of_441():
     """Half the window and its middle lie inside: 11 x 11 of 21 x 21."""
     assert smoothed(torch.ones(1, 64, 64), 21)[0, 0, 0].item() == pytest.approx(121 / 441)
+
+
+def test_zeros_beyond_the_border_do_not_lower_the_image_score():
+    """A window at the border sees a part of what the one further in sees, so the maximum is that without padding."""
+    maps = torch.rand(4, 64, 64, generator=torch.Generator().manual_seed(0)) ** 8
+    maps[0, :21, :21] = 1
+    whole, inside = smoothed(maps, 21), nn.functional.avg_pool2d(maps[:, None], 21, 1)
+    torch.testing.assert_close(whole.flatten(1).amax(1), inside.flatten(1).amax(1))
+    assert whole[0].max() == 1
 
 
 @pytest.mark.parametrize(("size", "side"), [(256, 21), (128, 11), (64, 5), (32, 3), (512, 41)])

@@ -10,7 +10,7 @@ from scipy import ndimage
 from adlib import synthesis
 from adlib.settings import UserError
 from adlib.synthesis import Simulator, blend, perlin
-from adlib.texture_operations import rotate
+from adlib.texture_operations import SETS, rotate, vary
 
 
 def batch(count=8, side=64, textures=5):
@@ -167,12 +167,64 @@ def test_masks_have_the_reference_statistics():
 def test_opacity_stays_in_its_range():
     """Black images, white textures, no operation: the value under the mask is the opacity."""
     images, bank = torch.zeros(64, 3, 32, 32), torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
-    settings = Simulator(operations="none", opacity=(0.4, 0.6), anomaly_probability=1)
+    settings = Simulator(operations="none", opacity=(0.1, 0.3), anomaly_probability=1)
     simulated = settings(images, bank, torch.Generator().manual_seed(0))
     values = simulated.augmented[simulated.mask.expand_as(simulated.augmented) == 1]
-    assert values.min() >= 0.4
-    assert values.max() <= 0.6
-    assert values.std() > 0.03  # a uniform draw in 0.4..0.6 has 0.058
+    assert values.min() >= 0.1
+    assert values.max() <= 0.3  # the image's weight would be 0.7..0.9
+    assert values.std() > 0.03  # a uniform draw in 0.1..0.3 has 0.058
+
+
+def test_a_batch_equals_its_samples_one_by_one():
+    """Each sample gets its own turn, cells, angles, threshold, texture, operations and opacity, whoever stands beside
+    it; the steps of the specification, section 4, written out for one sample. Matrix products in float32: 1e-5.
+    """
+    images, bank = batch()
+    settings = Simulator(anomaly_probability=0.6, rotate_probability=0.5)
+    simulated = settings(images, bank, torch.Generator().manual_seed(3))
+    draws = settings._draw(len(images), len(bank), torch.Generator().manual_seed(3))
+    assert 1 < draws.anomalous.sum() < len(images)
+    for i, image in enumerate(images):
+        row = slice(i, i + 1)
+        target = rotate(image[None], draws.turn_degrees[row]) if draws.turned[i] else image[None]
+        mask = torch.zeros(1, 1, 64, 64)
+        if draws.anomalous[i]:
+            noise = perlin((64, 64), draws.cells[row], draws.angles[row])
+            mask = (rotate(noise[:, None], draws.noise_degrees[row]) > 0.5).float()
+        picture = bank[draws.texture[row]]
+        texture = vary(picture, draws.order[row], draws.parameters[row], SETS["code"]).float() / 255
+        augmented = blend(target, texture, mask, draws.opacity[row])
+        for found, expected in zip(simulated, (augmented, target, mask), strict=True):
+            torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=0)
+
+
+def test_draws_have_the_specified_distributions():
+    """4,000 samples, four standard errors: of a share p sqrt(p (1 - p) / n), of a uniform mean range / sqrt(12 n)."""
+    n = 4000
+    draws = Simulator()._draw(n, 5, torch.Generator().manual_seed(0))
+    share = lambda p: 4 * (p * (1 - p) / n) ** 0.5
+    exponents = draws.cells.log2().round().long()
+    pairs = torch.bincount(6 * exponents[:, 0] + exponents[:, 1], minlength=36) / n
+    assert (pairs - 1 / 36).abs().max() < share(1 / 36)  # rows and columns independent of each other
+    for degrees in (draws.noise_degrees, draws.turn_degrees):
+        assert -90 <= degrees.min() < -89
+        assert 89 < degrees.max() <= 90
+        assert degrees.mean().abs() < 4 * 180 / (12 * n) ** 0.5
+    assert draws.opacity.mean().item() == pytest.approx(0.6, abs=4 * 0.8 / (12 * n) ** 0.5)
+    assert (torch.bincount(draws.texture, minlength=5) / n - 0.2).abs().max() < share(0.2)
+    assert draws.order.shape == (n, 3)
+    assert (draws.order.sort(1).values.diff() > 0).all()  # three different ones
+    for column in draws.order.unbind(1):  # each operation as often in each place
+        assert (torch.bincount(column, minlength=10) / n - 0.1).abs().max() < share(0.1)
+    together = draws.parameters.flatten(1).T.corrcoef() - torch.eye(40)
+    assert together.abs().max() < 5 / n**0.5  # 780 pairs, hence five
+
+
+def test_a_mask_draw_that_comes_out_empty_is_a_normal_sample():
+    """No field exceeds 1: every sample is drawn to be damaged and none is."""
+    simulated = simulate(Simulator(anomaly_probability=1, noise_threshold=1.0))
+    assert simulated.mask.sum() == 0
+    assert torch.equal(simulated.augmented, simulated.target)
 
 
 def test_the_same_generator_gives_the_same_bytes():

@@ -195,6 +195,17 @@ def test_vary_applies_each_samples_own_operations_in_its_own_order(photograph):
     assert torch.equal(varied[1:], (255 - photograph) & 0b11100000)
 
 
+def test_each_operation_has_numbers_of_its_own(photograph):
+    """posterize draws 0.3 (3 bits) whatever stands in the other rows; hue and saturation take two columns."""
+    names = operations.SETS["code"]
+    number, uniform = names.index("posterize"), torch.full((1, len(names), operations.DRAWS), 0.9)
+    uniform[:, number] = 0.3
+    varied = operations.vary(photograph, torch.tensor([[number]]), uniform, names)
+    assert torch.equal(varied, photograph & 0b11100000)
+    hue, saturation = operations.OPERATIONS["hue and saturation"].parameters(torch.tensor([[0.0, 0.5, 0.9, 0.9]]))
+    assert (hue.item(), saturation.item()) == (-50, 0)
+
+
 def test_parameters_stay_in_the_authors_ranges():
     """Uniform numbers at both ends: gamma 0.5..2, brightness 0.8..1.2 and -30..30, bits 1..8, cutoff 0..20, ..."""
     ends = torch.tensor([0.0, 1 - 2**-24])[:, None].expand(2, operations.DRAWS)
