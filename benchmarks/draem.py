@@ -5,7 +5,7 @@
 
 Simulator: the authors (VitjanZ/DRAEM, data_loader.py and perlin.py) treat one sample after the other on the CPU: Perlin
 noise in NumPy with tiled gradients, three picture operations, blending, whether the sample stays clean or not. That is
-written out below; PIL stands for imgaug and OpenCV, with fewer colour spaces, so it is no slower than theirs. Neither
+written out below; PIL stands for imgaug and OpenCV, with fewer colour spaces (imgaug itself was not timed). Neither
 side decodes files. Both take turns in one process; "workers" runs the authors' form in as many processes as threads.
 Goals: >= 3x per image on 2 cores, >= 20x on a GPU; under 5 % of a training step on a GPU.
 """
@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adlib import settings, texture_operations
 from adlib.data.textures_source import texture_source
+from adlib.execute import reproducible_cuda
 from adlib.models.draem import Config, Draem
 from adlib.synthesis import Simulator
 from adlib.training import pick_device
@@ -43,6 +44,8 @@ def main() -> None:
     args = parser.parse_args()
     device = pick_device(args.device)
     cuda = device.startswith("cuda")
+    if cuda:
+        reproducible_cuda()  # as in a run: deterministic kernels, no TF32
     load = os.getloadavg()[0]
     rows = [row for side in args.sizes for row in simulation(side, device, args.seconds)]
     for reconstruction, segmentation, side in CPU_NETWORKS + (GPU_NETWORKS if cuda else ()):
