@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from adlib.data import elpv, layouts, mixtures, textures
-from adlib.data.table import DataSet, build, is_folder, listing
+from adlib.data.table import DataSet, build, exists, is_folder, listing
 from adlib.settings import UserError
 
 DATASETS: dict[str, DataSet] = {**layouts.DATASETS, **elpv.DATASETS, **textures.DATASETS}
@@ -85,12 +85,23 @@ def where(dataset: str) -> str:
     source = _source(mixtures.options(dataset)[0])
     try:
         root = source.place()
-        valid = ", ".join(source.categories(root))
         if not source.advice:
-            return f"embedded, {valid}"
-        return f"{root}: {valid}" if is_folder(root) else f"missing at {root}; {source.advice}"
+            return f"embedded, {', '.join(source.categories(root))}"
+        return f"{root}: {_here(dataset, root)}" if is_folder(root) else f"missing at {root}; {source.advice}"
     except UserError as error:
         return str(error)
+
+
+def _here(dataset: str, root: Path) -> str:
+    """Categories that have a folder, and how many there could be."""
+    from adlib.data import checks
+
+    name = mixtures.options(dataset)[0]
+    valid, place = DATASETS[name].categories(root), checks.rules(name).place
+    if not valid:
+        return "the folder itself is the one category"
+    found = [category for category in valid if exists(place(root, category))]
+    return (", ".join(found) or "none") + (f" ({len(found)} of {len(valid)})" if len(found) < len(valid) else "")
 
 
 def _mixture(dataset: str, root: str | Path | None) -> mixtures.Mixture:

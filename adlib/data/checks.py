@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from adlib.data.official import DAGM_DEFECTIVE_TRAIN, EMPTY_MASKS
-from adlib.data.table import ENDINGS, SILENT_ENDINGS, Sample, by_stem, folders, images, some
+from adlib.data.table import ENDINGS, SILENT_ENDINGS, Sample, by_stem, folders, images, listing, some
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 PAPERS = {"license", "licence", "readme", "copying"}  # files without an ending that every data set may hold
@@ -258,6 +258,18 @@ def stray(parts: list[Part]) -> Iterator[Fault]:
         for path in walk(place) if place not in broken else ():
             if path not in used and not _explained(path):
                 yield Fault("stray", path, "belongs to no image")
+
+
+def unclaimed(root: Path, parts: list[Part]) -> Iterator[Fault]:
+    """What lies beside the categories and holds pictures that nobody will ever see, e.g. a misspelt category."""
+    places = {part.place for part in parts}
+    for entry in listing(root) if root not in places else ():
+        if entry in places or entry.name.startswith("__"):
+            continue
+        if entry.suffix.lower() in ENDINGS and entry.is_file():
+            yield Fault("stray", entry, "belongs to no image")
+        elif entry.is_dir() and any(path.suffix.lower() in ENDINGS for path in walk(entry)):
+            yield Fault("stray", entry, "is no category, so its pictures are not used")
 
 
 def _explained(path: Path) -> bool:

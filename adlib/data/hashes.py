@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from stat import S_ISREG
 
 from adlib.settings import UserError, cache_root
 
@@ -38,6 +39,8 @@ def _mark(path: Path) -> list[int]:
         stat = path.stat()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; every listed file must be readable") from error
+    if not S_ISREG(stat.st_mode):  # a pipe would be waited for without end
+        raise UserError(f"{path} is no file; rename or remove it")
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 

@@ -51,6 +51,10 @@ def _published(folder: Path, normal: str, suffix: str) -> tuple[list[Sample], li
     samples = [Sample(path, "train") for path in images(folder / "train" / normal, notes)]
     # ground_truth has its say, too: a kind that is a file in test/ is then named, and one that is absent noted
     for kind in sorted({f.name for place in ("test", "ground_truth") for f in folders(folder / place)}):
+        if kind == "good" and normal != "good":
+            raise UserError(
+                f"folder {folder / 'test' / kind} is no kind of defect; normal images belong into {normal}/"
+            )
         masks = by_stem(images(folder / "ground_truth" / kind), suffix)
         paths = images(folder / "test" / kind, notes)
         if kind == normal:
@@ -101,8 +105,10 @@ def _dagm_labels(folder: Path, notes: list[str]) -> tuple[set[str], dict[str, Pa
     if not listed and not masks:
         raise UserError(f"no Labels.txt and no label picture in {folder}; without them no image is known to be normal")
     flagged = set()
-    for line in _lines(listed[0])[1:] if listed else ():
+    for count, line in enumerate(_lines(listed[0]) if listed else ()):
         fields = line.split()
+        if not count and len(fields) == 1:
+            continue  # the first line is a single 1; some copies go without
         if len(fields) < 3 or fields[1] not in ("0", "1"):
             raise UserError(f"line {line!r} of {listed[0]} is not `number, flag 0 or 1, image name, ...`")
         if fields[1] == "1":
@@ -206,6 +212,12 @@ def folder(root: Path, category: str, split_seed: int = 0) -> tuple[list[Sample]
         samples = [Sample(path, "train" if path.name in train else "test") for path in paths]
         notes.append(f"no test/normal/: 80 % of normal/ train, by hash with split_seed={split_seed}")
     kinds = [f for f in (*folders(base), *folders(base / "test")) if f.name not in RESERVED]
+    for kind in kinds:
+        if kind.name.lower() in RESERVED | {"good"}:
+            raise UserError(
+                f"folder {kind} would be a kind of defect, but its name says something else; normal pictures belong "
+                "into normal/, masks into masks/, or rename it"
+            )
     defects = [Sample(path, "test", 1, kind.name) for kind in kinds for path in images(kind, notes)]
     return samples + _with_own_masks(defects, base / "masks", notes), notes
 
@@ -222,6 +234,9 @@ def _with_own_masks(defects: list[Sample], masks: Path, notes: list[str]) -> lis
         if mask and not VERIFYING.get():
             _same_size(s.path, mask)
         paired.append(s._replace(mask=mask))
+    shared = [mask for mask, count in Counter(s.mask for s in paired if s.mask).items() if count > 1]
+    if shared:
+        raise UserError(f"mask {shared[0]} fits several images; give them different names, endings apart")
     missing = [f"{s.defect}/{s.path.name}" for s in paired if not s.mask]
     if missing:
         notes.append(f"{len(missing)} anomalous images without mask: {some(missing)}")

@@ -111,10 +111,11 @@ def exists(path: Path) -> bool:
 def listing(folder: Path) -> list[Path]:
     """Entries in order of name, without hidden ones; none where no such folder is.
 
-    UserError, with the path: a file or a link to nowhere in its place, or a folder that cannot be read.
+    UserError, with the path: a file or a link to nowhere in its place, a folder that cannot be read, or a name in it
+    that no text can hold.
     """
     try:
-        return sorted(f for f in folder.iterdir() if not f.name.startswith("."))
+        found = sorted(f for f in folder.iterdir() if not f.name.startswith("."))
     except OSError as error:
         for place in (folder, *folder.parents):
             if place.is_symlink() and not place.exists():
@@ -124,6 +125,10 @@ def listing(folder: Path) -> list[Path]:
         if isinstance(error, FileNotFoundError):
             return []
         raise UserError(f"cannot read {folder}: {error.strerror}; every folder must be readable") from error
+    odd = [f.name for f in found if any("\ud800" <= letter <= "\udfff" for letter in f.name)]
+    if odd:  # bytes of another encoding, as old archives leave them
+        raise UserError(f"name {odd[0]!r} in {folder} is no UTF-8; rename it (convmv does many at once)")
+    return found
 
 
 def folders(folder: Path) -> list[Path]:

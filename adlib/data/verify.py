@@ -33,11 +33,11 @@ class Report:
 
     def lines(self) -> list[str]:
         """One line per fault: the file, relative to the root, and what is wrong with it."""
-        return [f"{_relative(fault.path, self.root)}: {fault.text}" for fault in self.faults]
+        return [_printable(f"{_relative(fault.path, self.root)}: {fault.text}") for fault in self.faults]
 
     def __str__(self) -> str:
         shown = self.table.astype(object).where(self.table.notna(), "-")
-        notes = [f"note: {note}" for note in self.notes]
+        notes = [_printable(f"note: {note}") for note in self.notes]
         verdict = {0: "no fault", 1: "1 fault"}.get(len(self.faults), f"{len(self.faults)} faults")
         last = f"{self.dataset} at {self.root}: {verdict} in {self.files} files"
         return "\n".join(
@@ -70,6 +70,8 @@ def verify(
     faults = [fault for part in parts for fault in _of_part(dataset, part, looks, source.mask_threshold)]
     doubled, notes = checks.duplicates(parts, looks, root)
     faults += [*checks.unreadable(looks), *doubled, *checks.stray(parts)]
+    if source.advice and not categories:
+        faults += checks.unclaimed(root / "images" if dataset == "dtd" else root, parts)
     notes = [*_notes(dataset, parts, absent), *notes]
     table = pd.DataFrame([row for part in parts for row in _rows(dataset, part, looks)], columns=COLUMNS)
     table["official"] = table["official"].astype("Int64")
@@ -142,7 +144,8 @@ def _of_part(dataset: str, part: Part, looks: dict[Path, Look], threshold: int) 
     if part.error:
         yield Fault("layout", part.place, part.error)
     elif not part.samples:
-        yield Fault("count", part.place, f"holds no image; {sum((official or {}).values())} are official")
+        due = f"; {sum(official.values())} are official" if official else ""
+        yield Fault("count", part.place, f"holds no image{due}")
     else:
         if official:
             yield from checks.counts(dataset, part, official)
@@ -189,6 +192,11 @@ def _unique(faults: list[Fault]) -> list[Fault]:
     named = [str(fault.path) for fault in faults if fault.kind != "layout"]
     kept = [f for f in faults if f.kind != "layout" or not any(name in f.text for name in named)]
     return sorted(dict.fromkeys(kept), key=lambda fault: (str(fault.path), fault.kind))
+
+
+def _printable(line: str) -> str:
+    """One line, whatever a file is called: line ends and bytes that are no text as Python writes them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _relative(path: Path, root: Path) -> str:
