@@ -143,3 +143,17 @@ def test_slug_keeps_long_names_short_and_apart():
     a, b = (mixtures.slug("mvtec_ad:" + ",".join(["螺丝"] * n)) for n in (80, 81))
     assert a != b
     assert max(len(a.encode()), len(b.encode())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sentence"),
+    [
+        ("mtd?split=seeded&split=published", "option split of .* comes twice"),
+        ("mtd?split=seeded&split_seed=-1", "split_seed '-1' of .* is no whole number"),
+        ("mtd?split=seeded + mtd", "names mtd.split=seeded and mtd; a data set has one split in a mixture"),
+    ],
+)
+def test_options_that_contradict_are_refused(root, dataset, sentence):
+    """Two splits of one data set in a mixture would train on pictures that it tests."""
+    with pytest.raises(UserError, match=sentence):
+        data.load(dataset, "mtd:all" if "+" in dataset else None)

@@ -30,7 +30,7 @@ def is_mixture(text: object) -> bool:
 def options(text: object) -> tuple[object, dict[str, str | int]]:
     """Name and options of a data set: "mtd?split=seeded&split_seed=1" -> ("mtd", {"split": "seeded", "split_seed": 1}).
 
-    UserError: an option that is no name=value.
+    UserError: an option that is no name=value or comes twice, a split_seed that is no number.
     """
     if not isinstance(text, str) or "?" not in text:
         return text, {}
@@ -40,6 +40,10 @@ def options(text: object) -> tuple[object, dict[str, str | int]]:
         key, equals, value = (piece.strip() for piece in one.partition("="))
         if not key or not equals or not value:
             raise UserError(f"option {one!r} of data set {text!r} is no name=value; valid is mtd?split=seeded")
+        if key in found:
+            raise UserError(f"option {key} of data set {text!r} comes twice; name it once")
+        if key == "split_seed" and not value.isdecimal():
+            raise UserError(f"split_seed {value!r} of data set {text!r} is no whole number from 0; 0 is usual")
         found[key] = int(value) if value.isdecimal() else value
     return name.strip(), found
 
@@ -47,14 +51,19 @@ def options(text: object) -> tuple[object, dict[str, str | int]]:
 def parse(text: str, known: Callable[[str], list[str]]) -> Mixture:
     """Parts in order, those of one data set together. known: valid categories of a data set, or UserError.
 
-    UserError: an empty part, an unknown data set or category, a category named twice.
+    UserError: an empty part, an unknown data set or category, a category named twice, a data set under two options (its
+    splits would share pictures).
     """
     found: dict[str, list[str]] = {}
+    written: dict[object, str] = {}
     for part in text.split("+"):
         dataset, colon, chosen = (piece.strip() for piece in part.partition(":"))
         names = [name.strip() for name in chosen.split(",")] if colon else None
         if not dataset or (names is not None and not all(names)):
             raise UserError(f"part {part.strip()!r} of mixture {text!r} names nothing; a valid mixture is {EXAMPLE}")
+        first = written.setdefault(options(dataset)[0], dataset)
+        if first != dataset:
+            raise UserError(f"mixture {text!r} names {first} and {dataset}; a data set has one split in a mixture")
         for category in _checked(text, dataset, names, known(dataset)):
             if category in found.setdefault(dataset, []):
                 raise UserError(f"mixture {text!r} names {dataset}:{category} twice; a category counts once")
