@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +126,8 @@ def reproduce(
     from adlib.training import pick_device
 
     device = pick_device(device)
+    if together and method in models.ALONE:
+        print(f"{method} is meant for one category at a time: {models.ALONE[method]}", file=sys.stderr)
     runs, missing = [], []
     for plan in plans(method, dataset, categories, seeds, config, together):
         if not _whole(plan.folder) and train:

@@ -79,6 +79,14 @@ def test_one_model_for_all_textures_sees_none_of_their_photographs():
     assert not {"brick", "grass", "gravel"} & {f.stem for f in source.files}
 
 
+def test_a_mixture_leaves_out_the_photograph_of_each_of_its_textures():
+    """Under a mixture's names, too, the half of a photograph that is tested on is no texture."""
+    source = texture_source("photographs", "textures:brick + elpv:mono", ["textures:brick", "elpv:mono"], limit=200)
+    boxes = {name: {b for f, b in zip(source.files, source.boxes, strict=True) if f.name == name} for name in
+             ("brick.png", "grass.png", "coins.png")}  # fmt: skip
+    assert boxes == {"brick.png": set(), "grass.png": set(TRAINING_HALF), "coins.png": set(CROPS)}
+
+
 def test_other_categories_give_normal_training_images_only(roots):
     make("mvtec_ad", roots)
     from adlib import data

@@ -132,9 +132,10 @@ def _photographs(dataset: str | None, categories: Sequence[str], limit: int | No
 
 
 def _crops(photograph: str, dataset: str | None, categories: Sequence[str]) -> Sequence[Box]:
-    if dataset != "textures" or photograph not in textures.CATEGORIES:
+    own = [c.removeprefix("textures:") for c in categories if dataset == "textures" or c.startswith("textures:")]
+    if not own or photograph not in textures.CATEGORIES:
         return CROPS
-    return () if photograph in categories else TRAINING_HALF
+    return () if photograph in own else TRAINING_HALF
 
 
 def _others(dataset: str, categories: Sequence[str]) -> tuple[list[tuple[Path, str, Box]], list[str]]:
