@@ -104,8 +104,10 @@ def with_faults(tiles: Path, copy: Path) -> list[str]:
     Returns what was done, a line each.
     """
     shutil.copytree(tiles, copy, copy_function=os.symlink)
-    crack, free = copy / "MT_Crack" / "Imgs", copy / "MT_Free" / "Imgs"
-    mask, cut = min(crack.glob("*.png")), max(crack.glob("*.jpg"))
+    kinds = [f / "Imgs" for f in sorted(copy.glob("MT_*")) if len(list(f.glob("Imgs/*.jpg"))) > 1]
+    free = copy / "MT_Free" / "Imgs"
+    kind = next(f for f in kinds if f != free)
+    mask, cut = min(kind.glob("*.png")), max(kind.glob("*.jpg"))
     mask.rename(mask.with_stem("renamed"))
     content = cut.read_bytes()
     cut.unlink()
@@ -116,8 +118,8 @@ def with_faults(tiles: Path, copy: Path) -> list[str]:
         (free / normal["train"].with_suffix(ending).name).unlink()
         shutil.copy(normal["test"].with_suffix(ending), free / normal["train"].with_suffix(ending).name)
     return [
-        f"MT_Crack/Imgs/{mask.name} renamed to renamed.png",
-        f"MT_Crack/Imgs/{cut.name} cut to half its bytes",
+        f"{kind.parent.name}/Imgs/{mask.name} renamed to renamed.png",
+        f"{kind.parent.name}/Imgs/{cut.name} cut to half its bytes",
         f"MT_Free/Imgs/{normal['test'].name} (test) copied over {normal['train'].name} (train), with its mask",
     ]
 
