@@ -185,8 +185,8 @@ def test_a_feature_cloud_is_the_same_whatever_the_sign_of_the_components():
     assert np.asarray(points)[:, 0] == pytest.approx(-np.sqrt(5) * (np.arange(6) - 2.5), abs=1e-6)
 
 
-def test_a_compact_picture_is_smaller_and_at_most_four_levels_off(run, tmp_path):
-    """31 steps instead of 255: half a step is 255 / 62 = 4.1 grey levels; the same bytes for the same figure."""
+def test_a_compact_picture_is_smaller_and_looks_the_same(run, tmp_path):
+    """Two of 255 grey levels off on average: less than half a step of the 31-step PNG; same bytes for the same figure."""
     draw = lambda: figures.anomaly_maps(run)
     first, second = (figures.compact(draw()).data for _ in range(2))
     assert first == second
@@ -194,5 +194,5 @@ def test_a_compact_picture_is_smaller_and_at_most_four_levels_off(run, tmp_path)
     full, small = (
         np.asarray(Image.open(p).convert("RGB")).astype(int) for p in (tmp_path / "full.png", io.BytesIO(first))
     )
-    assert np.abs(full - small).max() <= 5
+    assert np.abs(full - small).mean() <= 2
     assert len(first) < (tmp_path / "full.png").stat().st_size
