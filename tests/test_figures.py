@@ -186,7 +186,7 @@ def test_a_feature_cloud_is_the_same_whatever_the_sign_of_the_components():
 
 
 def test_a_compact_picture_is_smaller_and_looks_the_same(run, tmp_path):
-    """Two of 255 grey levels off on average: less than half a step of the 31-step PNG; same bytes for the same figure."""
+    """At most two of 255 grey levels off on average, half a step of the 31-step PNG; always the same bytes."""
     draw = lambda: figures.anomaly_maps(run)
     first, second = (figures.compact(draw()).data for _ in range(2))
     assert first == second
