@@ -1,6 +1,6 @@
 # The engine of `python -m adlib batch FILE`, which writes the plan that is read here and calls:
 #     snakemake --snakefile Snakefile --config plan=PLAN --cores N
-# Targets are executed notebooks; whether a run is whole is decided by its own folder (see adlib/batch.py).
+# Targets are executed notebooks; whether a run is whole is decided by its own folder (see adlib/batch).
 import json
 import sys
 from pathlib import Path
@@ -38,7 +38,7 @@ rule run:
         mem_mb=resource("mem_mb"),
         runtime=resource("runtime"),
     shell:
-        "{sys.executable:q} -m adlib.engine {PLAN:q} {wildcards.item:q} > {log:q} 2>&1"
+        "{sys.executable:q} -m adlib.batch.notebook {PLAN:q} {wildcards.item:q} > {log:q} 2>&1"
 
 
 rule report:
@@ -54,4 +54,4 @@ rule report:
         mem_mb=resource("mem_mb"),
         runtime=resource("runtime"),
     shell:
-        "{sys.executable:q} -m adlib.engine {PLAN:q} {wildcards.item:q} > {log:q} 2>&1"
+        "{sys.executable:q} -m adlib.batch.notebook {PLAN:q} {wildcards.item:q} > {log:q} 2>&1"

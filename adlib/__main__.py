@@ -75,8 +75,8 @@ def _data_actions(actions) -> None:
 
 def _run(args) -> int:
     import adlib
-    from adlib import tables
-    from adlib.settings import UserError
+    from adlib.common.errors import UserError
+    from adlib.reports import tables
 
     try:
         config = json.loads(args.config)
@@ -111,17 +111,20 @@ def _predict(args) -> int:
 
 
 def _check(args) -> int:
-    from adlib import published, runs, tables
+    from adlib import runs
+    from adlib.reports import tables, verdict
 
-    verdicts, ok = published.check(runs.find(args.runs), args.paper)
+    verdicts, ok = verdict.check(runs.find(args.runs), args.paper)
     print(tables.to_markdown(tables.verdict_table(verdicts)))
     return 0 if ok else 1
 
 
 def _list(args) -> int:
-    from adlib import runs, settings, tables
+    from adlib import runs
+    from adlib.common import paths
+    from adlib.reports import tables
 
-    found = runs.find(args.runs or settings.results_root() / "runs")
+    found = runs.find(args.runs or paths.results_root() / "runs")
     print(tables.to_markdown(tables.summary(found)))
     for run in found:
         print(f"{'stale  ' if run.stale else 'current'} {run.path}")
@@ -129,7 +132,7 @@ def _list(args) -> int:
 
 
 def _evidence(args) -> int:
-    from adlib import evidence
+    from adlib.batch import evidence
 
     print(evidence.collect(args.file or evidence.BATCH))
     return 0
@@ -144,7 +147,8 @@ def _data(args) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     args = _parser().parse_args(argv)
-    from adlib.settings import UNWRITABLE, UserError
+    from adlib.common.errors import UserError
+    from adlib.common.files import UNWRITABLE
 
     try:
         status = globals()[f"_{args.command}"](args)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from adlib import images, metrics
-from adlib.settings import UserError
+from adlib.common.errors import UserError
 
 SMALL = 64  # pixels per side of the maps that a run folder keeps for pictures
 IN_MEMORY = (

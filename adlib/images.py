@@ -19,7 +19,8 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from adlib.settings import UserError, cache_root
+from adlib.common.errors import UserError
+from adlib.common.paths import cache_root
 
 RESIZE_MODES = ("squash", "short_crop")
 RESAMPLES = ("antialias", "plain")
@@ -223,7 +224,7 @@ def _key(table: pd.DataFrame, geometry: Geometry) -> str:
 
 
 def _contents(table: pd.DataFrame) -> list[str]:
-    from adlib.data.hashes import content_hashes
+    from adlib.common.hashes import content_hashes
 
     return content_hashes(Path(table.attrs.get("root", "")), [Path(path) for path in table.path])
 

@@ -15,10 +15,9 @@ import pandas as pd
 import torch
 
 from adlib import images
-from adlib.data.table import ENDINGS
+from adlib.common.errors import UserError
+from adlib.data.samples import ENDINGS
 from adlib.evaluation import to_grid
-from adlib.execute import geometry
-from adlib.settings import UserError
 
 WARM_UP = 10  # calls before the first picture, so that its milliseconds are those of all others
 
@@ -40,7 +39,7 @@ class Predictor:
     """A run's detector on a device, ready for one picture after the other: `predictor(rgb) -> dict`."""
 
     def __init__(self, run, device: str = "auto", category: str | None = None):
-        from adlib.training import pick_device
+        from adlib.common.seeds import pick_device
 
         self.run, self.device = run, pick_device(device)
         known = run.record["per_category"]
@@ -50,7 +49,7 @@ class Predictor:
             raise UserError(f"run {run.path} knows no category {category!r}; valid: {', '.join(known)}")
         self.threshold = known[category or next(iter(known))]["threshold"]
         self.detector = run.detector(self.device)
-        self.geometry = geometry(self.detector.config)
+        self.geometry = self.detector.config.geometry
         for _ in range(WARM_UP):
             self(np.full((self.geometry.image_size,) * 2 + (3,), 128, np.uint8))
         images.Image.init()  # Pillow loads its codecs at the first picture

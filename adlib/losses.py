@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adlib.settings import UserError
+from adlib.common.errors import UserError
 
 
 def full_precision(x: Tensor) -> Tensor:

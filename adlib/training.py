@@ -5,9 +5,7 @@ generator and the history; it is written beside its final place and renamed, so 
 """
 
 import contextlib
-import hashlib
 import os
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,48 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adlib.settings import UserError
-
-
-def stream(seed: int, name: str) -> int:
-    """Seed of a named stream: first 8 bytes of sha256("seed:name"), so that a new consumer moves no other stream."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") >> 1
-
-
-def generator(seed: int, name: str, device: str = "cpu") -> torch.Generator:
-    """A torch generator for a named stream on a device."""
-    return torch.Generator(device).manual_seed(stream(seed, name))
-
-
-@contextlib.contextmanager
-def seeded(seed: int, name: str):
-    """Global generators of Python, NumPy and torch inside the block; restored afterwards."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    value = stream(seed, name)
-    random.seed(value)
-    np.random.seed(value % 2**32)
-    torch.manual_seed(value)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-
-
-def pick_device(name: str = "auto") -> str:
-    """ "auto" is CUDA where there is one. Raises UserError for a device that this machine lacks."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}; valid: auto, cpu, cuda, cuda:0, ...") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {name!r} was asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
-    if kind not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r} is not supported; valid: auto, cpu, cuda, cuda:0, ...")
-    return name
+from adlib.common.errors import UserError
+from adlib.common.seeds import generator
 
 
 class Training:

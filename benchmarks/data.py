@@ -19,9 +19,9 @@ import PIL
 from PIL import Image
 
 from adlib import data
-from adlib.data import checks
-from adlib.data.verify import verify
-from adlib.settings import UserError
+from adlib.common.errors import UserError
+from adlib.data.inspection import checks
+from adlib.data.inspection.verify import verify
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "reference" / "benchmarks"
 BASE = "decode, threads"

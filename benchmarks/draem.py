@@ -22,14 +22,14 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch.utils.flop_counter import FlopCounterMode
 
-from adlib import settings, texture_operations
-from adlib.data.textures_source import texture_source
-from adlib.execute import reproducible_cuda
+from adlib.common import paths
+from adlib.common.seeds import pick_device, reproducible_cuda
 from adlib.models.draem import Config, Draem
 from adlib.synthesis import Simulator
-from adlib.training import pick_device
+from adlib.synthesis import operations as texture_operations
+from adlib.synthesis.texture_bank import texture_source
 
-FOLDER = settings.PROJECT / "results" / "reference" / "benchmarks"
+FOLDER = paths.PROJECT / "results" / "reference" / "benchmarks"
 BATCH = 8
 ROUNDS = 7
 CPU_NETWORKS = ((16, 8, 64), (16, 8, 128))  # widths and side

@@ -20,11 +20,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adlib import backbones, data, images, settings, timing
+from adlib import backbones, data, images
+from adlib import speed as timing
+from adlib.common import paths
+from adlib.common.seeds import generator, pick_device
 from adlib.models.simplenet import Config, SimpleNet
-from adlib.training import generator, pick_device
 
-FOLDER = settings.PROJECT / "results" / "reference" / "benchmarks"
+FOLDER = paths.PROJECT / "results" / "reference" / "benchmarks"
 ROUNDS = 3
 
 

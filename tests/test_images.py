@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from adlib import data, images
+from adlib.common.errors import UserError
+from adlib.common.paths import cache_root
 from adlib.images import Geometry
-from adlib.settings import UserError, cache_root
 
 
 def noise(height, width, channels=3, seed=0):

@@ -9,7 +9,7 @@ from PIL import Image
 import adlib
 from adlib import data, inference
 from adlib.__main__ import main
-from adlib.settings import UserError
+from adlib.common.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_a_score_that_is_not_finite_is_no_decision(world, monkeypatch):
 
 def test_speed_reports_both_ways_of_counting(world):
     """network only and end to end, batch 1 and 2, with medians between the deciles."""
-    from adlib import timing
+    from adlib import speed as timing
 
     run, table = world
     found = timing.speed(run.detector(), list(table.path), "cpu", batches=(1, 2), seconds=0.2)

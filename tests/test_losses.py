@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from adlib.common.errors import UserError
 from adlib.losses import focal, guessed_range, ssim
-from adlib.settings import UserError
 
 
 def pair(size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from adlib.settings import PROJECT
+from adlib.common.paths import PROJECT
 
 SOURCES = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 TINY = {"backbone": "tf_efficientnet_lite0", "image_size": 64, "resize": None, "resize_mode": "squash", "epochs": 2}

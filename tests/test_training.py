@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from adlib.backbones import Embeddings, Joined
+from adlib.common.errors import UserError
+from adlib.common.seeds import generator, pick_device, seeded, stream
+from adlib.embeddings import Embeddings, Joined
 from adlib.models import simplenet
-from adlib.settings import UserError
-from adlib.training import Training, generator, pick_device, seeded, stream
+from adlib.training import Training
 
 
 class Channels(torch.nn.Module):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from adlib.common.errors import UserError
 from adlib.data import elpv, layouts, mixtures, textures
-from adlib.data.table import DataSet, build, exists, is_folder, listing
-from adlib.settings import UserError
+from adlib.data.samples import DataSet, build, exists, is_folder, listing
 
 DATASETS: dict[str, DataSet] = {**layouts.DATASETS, **elpv.DATASETS, **textures.DATASETS}
 
@@ -94,7 +94,7 @@ def where(dataset: str) -> str:
 
 def _here(dataset: str, root: Path) -> str:
     """Categories that have a folder, and how many there could be."""
-    from adlib.data import checks
+    from adlib.data.inspection import checks
 
     name = mixtures.options(dataset)[0]
     valid, place = DATASETS[name].categories(root), checks.rules(name).place

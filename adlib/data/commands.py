@@ -17,7 +17,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from adlib.data.verify import verify
+    from adlib.data.inspection.verify import verify
 
     report = verify(args.name, args.root, args.category)
     print(report)
@@ -32,7 +32,7 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _describe(args: argparse.Namespace) -> int:
-    from adlib.data.describe import describe, text
+    from adlib.data.inspection.describe import describe, text
 
     print(text(describe(args.name, args.category)))
     return 0

@@ -7,8 +7,8 @@ left out. The package has no split: normal cells are split 80/20 by hash, defect
 from importlib.util import find_spec
 from pathlib import Path
 
-from adlib.data.table import DataSet, Sample, hashed_split
-from adlib.settings import UserError
+from adlib.common.errors import UserError
+from adlib.data.samples import DataSet, Sample, hashed_split
 
 
 def elpv(root: Path, category: str, split_seed: int = 0) -> tuple[list[Sample], list[str]]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from adlib.common.errors import UserError
+from adlib.common.paths import data_root
 from adlib.data.official import MTD_FREE_SHA256, mtd_train_bits
-from adlib.data.table import (
+from adlib.data.samples import (
     VERIFYING,
     DataSet,
     Sample,
@@ -22,7 +24,6 @@ from adlib.data.table import (
     listing,
     some,
 )
-from adlib.settings import UserError, data_root
 
 MVTEC_CATEGORIES = (
     "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper"

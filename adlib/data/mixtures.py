@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from adlib.settings import UserError
+from adlib.common.errors import UserError
 
 EXAMPLE = '"mvtec_ad:screw,bottle + mtd"'
 

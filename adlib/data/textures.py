@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from adlib.common.errors import UserError
+from adlib.common.paths import cache_root
 from adlib.data.layouts import mvtec_ad
-from adlib.data.table import DataSet, Sample
-from adlib.settings import UserError, cache_root
+from adlib.data.samples import DataSet, Sample
 
 VERSION = 1  # raise it whenever a pixel changes: pictures of another version are never taken for these
 SIDE = 128  # pixels

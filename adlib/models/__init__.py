@@ -3,7 +3,7 @@
 import difflib
 import importlib
 
-from adlib.settings import UserError
+from adlib.common.errors import UserError
 
 # name -> class of the Detector; its Config is the class attribute of that name
 SYSTEMS = {

@@ -9,104 +9,12 @@ A system's file defines a `Config` (its defaults are the paper's setting) and a 
 `embed` is the frozen part: it runs once per image and is cached. Everything that learns comes after it.
 """
 
-import dataclasses
-import difflib
-import types
-import typing
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from adlib.settings import UserError
-
-
-def setting(default: Any, *, low: float | None = None, high: float | None = None, choices: tuple | None = None):
-    """A configuration field with its valid range (inclusive) or its valid values, checked when the Config is made."""
-    return field(default=default, metadata={"low": low, "high": high, "choices": choices})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """What all systems share. A system's own Config overrides the defaults by its paper's values."""
-
-    image_size: int = setting(256, low=8)  # pixels per side of the network's square input
-    resize_mode: str = setting("squash", choices=("squash", "short_crop"))  # specs/common, geometry
-    resize: int | None = setting(None, low=8)  # pixels of the shorter side before the centre crop (short_crop only)
-    resample: str = setting("antialias", choices=("antialias", "plain"))  # plain: bilinear without a low-pass, as cv2
-    epochs: int = setting(100, low=0)  # passes over the normal training images
-    batch_size: int = setting(8, low=1)  # images
-    eval_every: int = setting(0, low=0)  # epochs between looks at the test set, for the oracle row only; 0 = never
-    holdback: float = setting(0.1, low=0.0, high=0.5)  # share of the normal training images kept for the threshold
-    mask_rule: str = setting("nearest", choices=("nearest", "half", "any", "exact_one"))
-    metric_size: int | None = setting(None, low=8)  # pixels per side of the evaluation grid; None = image_size
-    precision: str = setting("float32", choices=("float32", "bfloat16"))  # of autocast on CUDA; the CPU uses float32
-
-    def __post_init__(self):
-        hints = typing.get_type_hints(type(self))
-        for f in dataclasses.fields(self):
-            value = _coerce(f.name, getattr(self, f.name), hints[f.name])
-            _check_range(f.name, value, f.metadata)
-            object.__setattr__(self, f.name, value)
-        if self.resize is not None and self.resize < self.image_size:
-            raise UserError(f"resize {self.resize} is smaller than image_size {self.image_size}; use at least that")
-        if self.resize is not None and self.resize_mode == "squash":
-            raise UserError(
-                f"resize {self.resize} has no meaning with resize_mode 'squash'; use 'short_crop' or drop it"
-            )
-
-    @classmethod
-    def from_dict(cls, values: dict | None) -> "Config":
-        """A Config from a batch file's mapping; an unknown name is an error that lists the valid ones."""
-        values = dict(values or {})
-        valid = [f.name for f in dataclasses.fields(cls)]
-        for name in values:
-            if name not in valid:
-                near = difflib.get_close_matches(str(name), valid, 1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise UserError(f"unknown config field {name!r}; {hint}valid: {', '.join(valid)}")
-        return cls(**values)
-
-    def to_dict(self) -> dict:
-        """Plain JSON values of all fields."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-
-    def changed(self) -> dict:
-        """The fields whose values are not the paper's: {name: (paper, here)}."""
-        paper = type(self)()
-        return {k: (getattr(paper, k), v) for k, v in vars(self).items() if v != getattr(paper, k)}
-
-
-def _coerce(name: str, value: Any, hint: Any) -> Any:
-    """The value as the annotated type; YAML's lists become tuples and integers become floats. Raises UserError."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        origin = typing.get_origin(option) or option
-        if option is type(None) and value is None:
-            return None
-        if origin is tuple and isinstance(value, list | tuple):
-            inner = typing.get_args(option)[0]
-            return tuple(_coerce(name, v, inner) for v in value)
-        if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if origin in (int, str, bool) and type(value) is origin:
-            return value
-    readable = " or ".join(getattr(o, "__name__", str(o)) for o in options).replace("NoneType", "null")
-    raise UserError(f"config field {name!r} is {value!r}, but must be {readable}")
-
-
-def _check_range(name: str, value: Any, rule) -> None:
-    for v in value if isinstance(value, tuple) else (value,):
-        if v is None:
-            continue
-        if rule.get("choices") and v not in rule["choices"]:
-            raise UserError(f"config field {name!r} is {v!r}; valid: {', '.join(map(repr, rule['choices']))}")
-        low, high = rule.get("low"), rule.get("high")
-        # `not >=` instead of `<`: NaN fails too
-        if (low is not None and not v >= low) or (high is not None and not v <= high):
-            top = "" if high is None else f" and at most {high}"
-            raise UserError(f"config field {name!r} is {v!r}; it must be at least {low}{top}")
+from adlib.models.config import Config
 
 
 class Scores(NamedTuple):
@@ -157,7 +65,7 @@ class Detector(nn.Module):
         """Called with that material before training, also when it is resumed; never for inference."""
 
     def prepare(self, embeddings, generator: torch.Generator) -> None:
-        """Called once before training with all training embeddings (`adlib.backbones.Embeddings`), for data-dependent
+        """Called once before training with all training embeddings (`adlib.embeddings.Embeddings`), for data-dependent
         starts.
         """
 

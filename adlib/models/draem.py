@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adlib import losses
+from adlib.common.errors import UserError
 from adlib.models import base
-from adlib.models.base import Scores, setting
-from adlib.settings import UserError
+from adlib.models.base import Scores
+from adlib.models.config import setting
 from adlib.synthesis import Simulator
 
 
@@ -205,7 +206,7 @@ class Draem(base.Detector):
 
     @classmethod
     def material(cls, config: Config, dataset: str, categories: tuple[str, ...]):
-        from adlib.data.textures_source import texture_source
+        from adlib.synthesis.texture_bank import texture_source
 
         return texture_source(config.textures, dataset, categories)
 

@@ -21,10 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adlib.backbones import Features
+from adlib.common.errors import UserError
 from adlib.layers import gaussian_blur
 from adlib.models import base
-from adlib.models.base import Scores, setting
-from adlib.settings import UserError
+from adlib.models.base import Scores
+from adlib.models.config import setting
 
 
 @dataclass(frozen=True, kw_only=True)

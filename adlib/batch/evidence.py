@@ -1,0 +1,159 @@
+"""The committed evidence: finished runs, tables and notebooks, copied to results/reference; README's table and picture.
+
+Nothing here computes a number: what is copied was written by runs, what is printed is read from the copies.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from adlib import data, figures, runs
+from adlib.common import paths
+from adlib.common.errors import UserError
+from adlib.common.paths import PROJECT
+from adlib.reports import tables
+
+KEPT = ("run.json", "scores.csv", "history.csv", "replicates.npz")  # all but the weights and the maps
+BATCH = PROJECT / "batch" / "reference.yml"
+LARGEST = 2_000_000  # bytes of one committed file
+BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
+HEADLINE = ["image_auroc", "mean_grey_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3"]
+PICTURE = ("simplenet", "textures", "brick")  # photographs in the public domain
+
+
+def collect(batch: str | Path = BATCH, reference: Path | None = None) -> Path:
+    """Copy the runs and reports of a batch file from the results folder to `reference` (default: results/reference).
+
+    Runs that the batch does not name stay out; a batch of reports only adds them. Raises UserError for a run that is
+    missing or stale, or a file that is too large to commit.
+    """
+    from adlib.batch import expand
+
+    work, reports = expand(batch)
+    reference = reference or PROJECT / "results" / "reference"
+    if work:
+        found = [runs.load(path) for item in work for path in item.runs]
+        _copy_runs(found, reference)
+        shutil.rmtree(reference / "notebooks" / "runs", ignore_errors=True)
+        data_reports(reference / "data")
+        summarise(reference)
+        _picture(runs.Runs(found), reference / "readme")
+    for folder, items in (("notebooks", reports), ("notebooks/runs", work)):
+        (reference / folder).mkdir(parents=True, exist_ok=True)
+        for item in items:
+            _copy(item.sheet, reference / folder / item.sheet.name)
+    return reference
+
+
+def _copy_runs(found: list[runs.Run], reference: Path) -> None:
+    stale = [run.path for run in found if run.stale]
+    if stale:
+        raise UserError(
+            f"run {stale[0]} and {len(stale) - 1} more were made by older code; delete them and run the batch"
+        )
+    shutil.rmtree(reference / "runs", ignore_errors=True)
+    for run in found:
+        target = reference / "runs" / run.path.relative_to(paths.results_root() / "runs")
+        target.mkdir(parents=True)
+        for name in KEPT:
+            if (run.path / name).is_file():
+                _copy(run.path / name, target / name)
+
+
+def _copy(path: Path, target: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; `make reference` makes it")
+    if path.stat().st_size > LARGEST:
+        raise UserError(
+            f"{path} has {path.stat().st_size / 1e6:.1f} MB, more than a repository should hold; run it smaller"
+        )
+    shutil.copyfile(path, target)
+
+
+def data_reports(folder: Path) -> None:
+    """What verify and describe say of every data set that is here, and of a copy of MTD with three faults put in."""
+    from adlib.data.inspection import describe
+    from adlib.data.inspection.verify import verify
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in describe.available():
+        place, report = data.DATASETS[name].place(), str(verify(name, progress=False))
+        text = describe.text(describe.describe(name)).replace(str(place), name)
+        (folder / f"{name}.md").write_text(
+            f"`python -m adlib data verify {name}`\n\n{report.replace(str(place), name)}\n\n"
+            f"`python -m adlib data describe {name}`\n\n{text}\n"
+        )
+    textures = paths.data_root() / "dtd"
+    if textures.is_dir():
+        report = str(verify("dtd", progress=False)).replace(str(textures), "dtd")
+        (folder / "dtd.md").write_text(f"`python -m adlib data verify dtd`\n\n{report}\n")
+    tiles = data.DATASETS["mtd"].place()
+    if tiles.is_dir():
+        with tempfile.TemporaryDirectory() as scratch:
+            said = with_faults(tiles, Path(scratch) / "mtd")
+            report = str(verify("mtd", Path(scratch) / "mtd", progress=False)).replace(scratch + "/", "")
+        done = "\n".join(f"- {line}" for line in said)
+        (folder / "mtd_with_faults.md").write_text(
+            f"A copy of MTD, changed by hand:\n\n{done}\n\n"
+            f"and what `python -m adlib data verify mtd` says of it:\n\n{report}\n"
+        )
+
+
+def with_faults(tiles: Path, copy: Path) -> list[str]:
+    """A copy of MTD (links, but for what changes) with a renamed mask, a truncated picture and a test tile in training.
+
+    Returns what was done, a line each.
+    """
+    shutil.copytree(tiles, copy, copy_function=os.symlink)
+    kinds = [f / "Imgs" for f in sorted(copy.glob("MT_*")) if len(list(f.glob("Imgs/*.jpg"))) > 1]
+    free = copy / "MT_Free" / "Imgs"
+    kind = next(f for f in kinds if f != free)
+    mask, cut = min(kind.glob("*.png")), max(kind.glob("*.jpg"))
+    mask.rename(mask.with_stem("renamed"))
+    content = cut.read_bytes()
+    cut.unlink()
+    cut.write_bytes(content[: len(content) // 2])
+    table = data.load("mtd", root=tiles)
+    normal = table[table.label == 0].groupby("split").path.min().map(Path)
+    for ending in (".jpg", ".png"):
+        (free / normal["train"].with_suffix(ending).name).unlink()
+        shutil.copy(normal["test"].with_suffix(ending), free / normal["train"].with_suffix(ending).name)
+    return [
+        f"{kind.parent.name}/Imgs/{mask.name} renamed to renamed.png",
+        f"{kind.parent.name}/Imgs/{cut.name} cut to half its bytes",
+        f"MT_Free/Imgs/{normal['test'].name} (test) copied over {normal['train'].name} (train), with its mask",
+    ]
+
+
+def summarise(reference: Path) -> None:
+    """Tables of all copied runs, as Markdown, LaTeX and CSV, and the README's table between its marks."""
+    found = runs.find(reference / "runs")
+    (reference / "tables").mkdir(parents=True, exist_ok=True)
+    tables.save(tables.summary(found), reference / "tables" / "summary")
+    (reference / "tables" / "readme.md").write_text(readme_table(found) + "\n")
+    _insert(PROJECT / "README.md", readme_table(found))
+
+
+def readme_table(found: runs.Runs) -> str:
+    """Markdown: the headline metrics per data set, category and setting."""
+    table = tables.printed(tables.summary(found, HEADLINE))
+    return table.to_markdown(index=False, disable_numparse=True)
+
+
+def _insert(readme: Path, text: str) -> None:
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def _picture(found: runs.Runs, stem: Path) -> None:
+    """Heat maps of the first seed's run that PICTURE names, if it was run."""
+    keys = ("method", "dataset", "category")
+    chosen = [run for run in found if tuple(run.record[k] for k in keys) == PICTURE]
+    if chosen:
+        from adlib.figures import maps as figures_maps
+
+        figures.save(figures_maps.anomaly_maps(chosen[0], per_label=3), stem)
+        stem.with_suffix(".pdf").unlink()  # a page shows the PNG

@@ -1,0 +1,53 @@
+"""One lock, one way to write a file whole, and which errors of the disk a user can mend."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# errno of what a user can mend: full disk, quota, read-only, no permission, a file where a folder should be
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[int]:
+    """Hold an exclusive lock on a file, which ends with the process, however that ends; yields its descriptor.
+
+    The file stays, with the holder's process id in it: were it removed, a third process could lock a new one of the
+    same name beside a waiting second. `waiting` is told the holder's process id, once, before the wait begins.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                file.seek(0)
+                waiting(file.read().strip())
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file.fileno()
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; what the block wrote there gets its name when it is on the disk.
+
+    So the file is whole or absent (or the former one), whatever stops the process. Makes the folder. An error inside
+    the block, or of the disk, removes the temporary file and is raised.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name[:60]}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield scratch
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink()

@@ -1,0 +1,60 @@
+"""Named random streams, the global generators, and the device: all that decides whether a run can be repeated."""
+
+import contextlib
+import hashlib
+import os
+import random
+
+import numpy as np
+import torch
+
+from adlib.common.errors import UserError
+
+
+def stream(seed: int, name: str) -> int:
+    """Seed of a named stream: first 8 bytes of sha256("seed:name"), so that a new consumer moves no other stream."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, name: str, device: str = "cpu") -> torch.Generator:
+    """A torch generator for a named stream on a device."""
+    return torch.Generator(device).manual_seed(stream(seed, name))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, name: str):
+    """Global generators of Python, NumPy and torch inside the block; restored afterwards."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    value = stream(seed, name)
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    torch.manual_seed(value)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def pick_device(name: str = "auto") -> str:
+    """ "auto" is CUDA where there is one. Raises UserError for a device that this machine lacks."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}; valid: auto, cpu, cuda, cuda:0, ...") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r} was asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
+    if kind not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not supported; valid: auto, cpu, cuda, cuda:0, ...")
+    return name
+
+
+def reproducible_cuda() -> None:
+    """Deterministic kernels where there are some, and full float32 products (TF32 is off by 1e-3, sigma is 0.015)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

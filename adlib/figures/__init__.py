@@ -1,0 +1,40 @@
+"""Every picture: a function each, that returns a matplotlib figure of fixed size with its caption."""
+
+from adlib.figures.maps import anomaly_maps, choose, overlay, sample_images, scale, worst_cases, worst_rows
+from adlib.figures.results import (
+    compare,
+    differences,
+    feature_cloud,
+    grids,
+    lines,
+    score_histograms,
+    speed_against_auroc,
+    training_curves,
+)
+from adlib.figures.style import ANOMALOUS, NORMAL, OTHERS, STYLE, caption, compact, described, save
+
+__all__ = [
+    "ANOMALOUS",
+    "NORMAL",
+    "OTHERS",
+    "STYLE",
+    "anomaly_maps",
+    "caption",
+    "choose",
+    "compact",
+    "compare",
+    "described",
+    "differences",
+    "feature_cloud",
+    "grids",
+    "lines",
+    "overlay",
+    "sample_images",
+    "save",
+    "scale",
+    "score_histograms",
+    "speed_against_auroc",
+    "training_curves",
+    "worst_cases",
+    "worst_rows",
+]

@@ -1,0 +1,172 @@
+"""Pictures, masks, anomaly maps and overlays: one colour scale per category, taken from normal training images only.
+
+Scaling every map by its own extremes paints normal images red; here a colour means the same score in all pictures of a
+category, and the threshold has its place on the colour bar. Public names: `adlib.figures`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL import Image
+
+from adlib import data, images
+from adlib.common.errors import UserError
+from adlib.figures.style import ANOMALOUS, NORMAL, canvas, caption, described
+
+OPACITY = 0.7  # of an overlay where the score is at the top of the scale
+COLUMNS = ("image", "mask", "map", "overlay")
+
+
+def scale(run, category: str) -> Normalize:
+    """Score -> 0..1 for every map of the category: median of normal maps at 0, the normal-only threshold at 0.5."""
+    from adlib.inference import colour_limits
+
+    chosen = run.record["per_category"][category]["threshold"]
+    if "map_scale" not in chosen:
+        raise UserError(f"{run.record['method']} makes no anomaly maps; there is nothing to draw for {category}")
+    return Normalize(*colour_limits(chosen), clip=True)
+
+
+def overlay(picture: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Magma over the picture, opaque where the level is high: uint8 [S,S,3] and [S,S] in 0..1 -> [S,S,3] in 0..1."""
+    alpha = OPACITY * level[..., None]
+    return (1 - alpha) * (picture / 255) + alpha * colormaps["magma"](level)[..., :3]
+
+
+def sample_images(table: pd.DataFrame, per_label: int = 4, side: int = 128) -> Figure:
+    """The first test images of a sample table: normal ones above, anomalous ones (spread over the kinds) below."""
+    test = table[table.split == "test"].reset_index(drop=True)
+    rows = choose(test, per_label)
+    geometry = images.Geometry(side)
+    with canvas(1.4 * per_label, 3.2) as fig:
+        axes = fig.subplots(2, per_label, squeeze=False)
+        for ax in axes.flat:
+            ax.axis("off")
+        for label in (0, 1):
+            for ax, row in zip(axes[label], [r for r in rows if test.label[r] == label], strict=False):
+                _show(ax, _picture(test.path[row], geometry))
+                ax.set_title(test.defect[row], color=(NORMAL, ANOMALOUS)[label])
+        a = table.attrs
+        caption(fig, f"{a['dataset']} {a['category']}, test images, {side} px; above normal, below anomalous.")
+    return fig
+
+
+def choose(scores: pd.DataFrame, per_label: int = 4) -> list[int]:
+    """Row numbers of `per_label` normal, then anomalous images: the first of each kind in turn, not by score."""
+    chosen = []
+    for label in (0, 1):
+        of_label = scores[scores.label == label]
+        turn = of_label.groupby("defect").cumcount()
+        chosen += list(of_label.index[np.lexsort((of_label.defect, turn))][:per_label])
+    return chosen
+
+
+def anomaly_maps(run, rows: Sequence[int] | None = None, per_label: int = 4, category: str | None = None) -> Figure:
+    """image | mask | map | overlay of some test images of one category: normal ones left, anomalous ones right.
+
+    rows: row numbers of `run.scores`; default: `per_label` per label (`choose`). The title has the kind, the score and
+    the decision at the normal-only threshold. Raises UserError for a system without maps or rows of several categories.
+    """
+    if run.maps is None:
+        raise UserError(f"run {run.path} has no maps.npz; {run.record['method']} makes no anomaly maps")
+    category = category or next(iter(run.record["per_category"]))
+    own = run.scores[run.scores.category == category]
+    rows = choose(own, per_label) if rows is None else list(rows)
+    if not rows or not set(rows) <= set(own.index):
+        raise UserError(
+            f"rows {rows} are not all in the scores of {category}; valid: {own.index[0]} to {own.index[-1]}"
+        )
+    sides = [[r for r in rows if own.label[r] == label] for label in (0, 1)]
+    height = max(map(len, sides))
+    with canvas(9, 1.45 * height + 0.8) as fig:
+        body, foot = fig.subfigures(2, 1, height_ratios=[1.45 * height, 0.6])
+        blocks = body.subfigures(height, 2, squeeze=False)
+        found = _material(run, category, rows)
+        for column, side in enumerate(sides):
+            for k, row in enumerate(side):
+                _block(blocks[k][column], own.loc[row], *found[row], scale(run, category), k == 0)
+        _bar(foot, run, category)
+        tau = run.record["per_category"][category]["threshold"]["tau"]
+        text = f"{category}: left normal, right anomalous images. Anomalous: score > {tau:.3g} (from normal images)."
+        caption(fig, f"{described([run])}. {text} One scale for all maps.")
+    return fig
+
+
+def worst_cases(run, k: int = 3, category: str | None = None) -> Figure:
+    """Left the k normal images that score highest (false alarms, if flagged), right the anomalous that score lowest."""
+    category = category or next(iter(run.record["per_category"]))
+    return anomaly_maps(run, worst_rows(run.scores[run.scores.category == category], k), category=category)
+
+
+def worst_rows(scores: pd.DataFrame, k: int = 3) -> list[int]:
+    """Row numbers of the k highest-scoring normal, then the k lowest-scoring anomalous images."""
+    ordered = scores.sort_values("score", kind="stable")
+    return [*ordered.index[ordered.label == 0][::-1][:k], *ordered.index[ordered.label == 1][:k]]
+
+
+def _material(run, category: str, rows: Sequence[int]) -> dict[int, tuple]:
+    """{row: (picture uint8 [S,S,3] as the network sees it, mask bool [S,S] or None, map float [S,S])}."""
+    from adlib.models import get
+
+    config = get(run.record["method"])[1].from_dict(run.record["config"])
+    shape, table = config.geometry, data.load(run.record["dataset"], category)
+    root = Path(table.attrs["root"])
+    places = {Path(p).relative_to(root).as_posix(): i for i, p in enumerate(table.path)}
+    wanted = run.scores.loc[list(rows), "path"]
+    lost = [p for p in wanted if p not in places]
+    if lost:
+        raise UserError(f"picture {lost[0]} of run {run.path} is not in {root}; the data changed since the run")
+    chosen = table.iloc[[places[p] for p in wanted]]
+    masks, info = images.masks(chosen, shape, config.mask_rule)
+    out = {}
+    for k, row in enumerate(rows):
+        picture = _picture(chosen.path.iloc[k], shape)
+        small = Image.fromarray(run.maps[row].astype(np.float32))
+        amap = np.asarray(small.resize(picture.shape[1::-1], Image.Resampling.BILINEAR))
+        out[row] = picture, None if k in info["no_mask"] else masks[k], amap
+    return out
+
+
+def _picture(path: str, geometry: images.Geometry) -> np.ndarray:
+    return images.resize(images.decode(path), geometry).transpose(1, 2, 0)
+
+
+def _show(ax, picture: np.ndarray, **options) -> None:
+    ax.imshow(picture, interpolation="nearest", **options)
+    ax.axis("off")
+
+
+def _block(fig, row, picture, mask, amap, norm: Normalize, header: bool) -> None:
+    """Four cells of one image; the title's colour is the decision's."""
+    axes = fig.subplots(1, 4)
+    level = np.asarray(norm(amap))
+    _show(axes[0], picture)
+    if mask is None:
+        axes[1].axis("off")
+        axes[1].text(0.5, 0.5, "no mask", ha="center", va="center", transform=axes[1].transAxes)
+    else:
+        _show(axes[1], mask, cmap="gray", vmin=0, vmax=1)
+    _show(axes[2], amap, cmap="viridis", norm=norm)
+    _show(axes[3], overlay(picture, level))
+    for ax, name in zip(axes, COLUMNS, strict=True):
+        ax.set_title(name if header else "", fontsize=7, color="#666666", pad=2)
+    verdict = "anomalous" if row.decision else "normal"
+    right = "" if row.decision == row.label else " (wrong)"
+    colour = ANOMALOUS if row.decision else NORMAL
+    fig.suptitle(f"{row.defect}: score {row.score:.3f}, decision {verdict}{right}", fontsize=8, color=colour)
+
+
+def _bar(fig, run, category: str) -> None:
+    """Colour bar with the map threshold marked."""
+    from matplotlib.cm import ScalarMappable
+
+    chosen = run.record["per_category"][category]["threshold"]
+    ax = fig.add_axes((0.3, 0.55, 0.4, 0.25))
+    fig.colorbar(ScalarMappable(scale(run, category), "viridis"), cax=ax, orientation="horizontal", extend="max")
+    ax.axvline(chosen["map_tau"], -0.25, 1.25, color="black", linewidth=2.5, clip_on=False)
+    ax.set_xlabel("anomaly map [score units]; black line: threshold from normal images", fontsize=8)

@@ -1,0 +1,133 @@
+"""Pictures of simulated anomalies and of what repairs them: walls of images and maps, loss terms, kinds of maps.
+
+For systems that learn from simulated anomalies (DRAEM). In one row of a wall a colour means the same value everywhere.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from adlib.common.errors import UserError
+from adlib.figures.style import ANOMALOUS, NORMAL, OTHERS, canvas, caption, described
+
+CELL = 1.2  # inches per picture of a wall
+GREY = "#666666"
+
+
+def wall(
+    rows: dict[str, np.ndarray],
+    titles: list[str] | None = None,
+    labels: list[int] | None = None,
+    limits: dict[str, tuple[float, float]] | None = None,
+    note: str = "",
+) -> Figure:
+    """Pictures below each other, a column per sample: inputs, reconstructions, maps, masks.
+
+    rows: {name: arrays or tensors}: colour [n,3,H,W], float in 0..1 (clipped) or uint8; masks bool [n,H,W], white where
+    anomalous; maps [n,H,W] with one colour scale for the row, from `limits` or from least to largest. titles: of the
+    columns, in the colour of labels (0 normal, 1 anomalous). UserError: rows of different length.
+    """
+    arrays = {name: np.asarray(row) for name, row in rows.items()}
+    count = len(next(iter(arrays.values())))
+    wrong = [name for name, row in arrays.items() if len(row) != count]
+    if wrong:
+        raise UserError(
+            f"row {wrong[0]!r} has {len(arrays[wrong[0]])} pictures, the first row {count}; give equal numbers"
+        )
+    bars = [1] * count + [0.07]  # a narrow column for colour bars, so that all rows stand below each other
+    with canvas(CELL * count + 1.1, CELL * len(arrays) + 0.25) as fig:
+        axes = fig.subplots(len(arrays), count + 1, squeeze=False, width_ratios=bars)
+        for line, (name, row) in zip(axes, arrays.items(), strict=True):
+            _line(fig, line, name, row, (limits or {}).get(name))
+        for k, title in enumerate(titles or []):
+            axes[0][k].set_title(title, fontsize=8, color=(NORMAL, ANOMALOUS)[labels[k]] if labels else GREY)
+        caption(fig, note)
+    return fig
+
+
+def _line(fig: Figure, line: np.ndarray, name: str, row: np.ndarray, limits: tuple[float, float] | None) -> None:
+    *axes, bar = line
+    if row.ndim == 4:
+        row = row.transpose(0, 2, 3, 1) if row.dtype == np.uint8 else row.transpose(0, 2, 3, 1).clip(0, 1)
+        style = {}
+    elif row.dtype == bool:
+        style = {"cmap": "gray", "vmin": 0, "vmax": 1}
+    else:
+        low, high = limits or (row.min(), row.max())
+        style = {"cmap": "viridis", "vmin": low, "vmax": high}
+    for ax, picture in zip(axes, row, strict=True):
+        shown = ax.imshow(picture, interpolation="nearest", **style)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+    axes[0].set_ylabel(name.replace(", ", ",\n"), fontsize=8)
+    if style.get("cmap") == "viridis":
+        fig.colorbar(shown, cax=bar).ax.tick_params(labelsize=7)
+    else:
+        bar.axis("off")
+
+
+def term_curves(runs, levels: dict[str, dict[str, float]]) -> Figure:
+    """A panel per loss term (columns of the history, log axis) with the levels that need no learning.
+
+    levels: {term: {what it is: its value}}. Thin lines are single runs, thick ones the mean of a category (over six
+    categories: of all).
+    """
+    head, history = described(runs), runs.history
+    names = list(dict.fromkeys(history.category))
+    with canvas(3.4 * len(levels), 3.1) as fig:
+        axes = fig.subplots(1, len(levels), squeeze=False)[0]
+        for ax, (term, known) in zip(axes, levels.items(), strict=True):
+            for (_, category), run in history.groupby(["seed", "category"], sort=False):
+                colour = OTHERS[names.index(category) % 6] if len(names) <= 6 else GREY
+                ax.plot(run.epoch, run[term], color=colour, linewidth=0.6, alpha=0.5, marker="." * (len(run) < 3))
+            _means(ax, history, term, names)
+            for k, (what, value) in enumerate(known.items()):
+                ax.axhline(value, color="black", linestyle=(":", "--")[k % 2], lw=1, label=f"{what}: {value:.2g}")
+            ax.set_yscale("log")
+            ax.set_xlabel("epoch [draws of as many images]")
+            ax.set_ylabel(f"{term}, log scale")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.legend(fontsize=7)
+        caption(fig, f"{head}. Thin: single runs; thick: mean. Black: what needs no learning.")
+    return fig
+
+
+def _means(ax, history: pd.DataFrame, term: str, names: list[str]) -> None:
+    few = len(names) <= 6
+    groups = history.groupby("category", sort=False) if few else [("mean of all", history)]
+    for k, (name, group) in enumerate(groups):
+        mean = group.groupby("epoch")[term].mean()
+        ax.plot(mean.index, mean, ("-", "--", "-.")[k % 3], color=OTHERS[k % 6], linewidth=1.8, label=name)
+
+
+def map_kinds(table: pd.DataFrame, note: str = "") -> Figure:
+    """Kinds of anomaly maps of one trained system against each other: a panel per metric, a line per kind.
+
+    table columns: category, map, metric, and value, low, high in 0..1 (NaN: no interval); several categories are
+    several markers, their mean a vertical stroke.
+    """
+    kinds, metrics, names = (list(dict.fromkeys(table[c])) for c in ("map", "metric", "category"))
+    with canvas(2.2 * len(metrics) + 1.6, 0.36 * len(kinds) + 1.2) as fig:
+        for ax, metric in zip(fig.subplots(1, len(metrics), squeeze=False, sharey=True)[0], metrics, strict=True):
+            own = table[table.metric == metric]
+            for k, name in enumerate(names):
+                part = own[own.category == name].set_index("map").reindex(kinds)
+                _dots(ax, part, (k - (len(names) - 1) / 2) * 0.6 / len(names), OTHERS[k % 6], name)
+            if len(names) > 1:
+                mean = 100 * own.groupby("map").value.mean().reindex(kinds)
+                ax.plot(mean, range(len(kinds)), "|", color="black", markersize=16, label="mean")
+            ax.set_xlabel(f"{metric} [%]")
+            ax.set_yticks(range(len(kinds)), kinds)
+            ax.set_ylim(len(kinds) - 0.5, -0.5)
+        if 1 < len(names) <= 6:
+            fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(names) + 1, fontsize=7)
+        caption(fig, note)
+    return fig
+
+
+def _dots(ax, part: pd.DataFrame, shift: float, colour: str, name: str) -> None:
+    value = 100 * part.value.to_numpy()
+    bars = np.nan_to_num([value - 100 * part.low.to_numpy(), 100 * part.high.to_numpy() - value]).clip(0)
+    ax.errorbar(value, np.arange(len(part)) + shift, xerr=bars, fmt="o", color=colour, capsize=2, label=name)

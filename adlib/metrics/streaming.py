@@ -1,0 +1,175 @@
+"""Pixel metrics in bounded memory, with rigorous bounds on their own error (specs/common.md 4.9).
+
+Scores fall into 2^bits bins of an order-preserving key of float32, so no range has to be known beforehand; a bin is
+treated as a tie. With a spool folder the scores are also appended to disk and the exact values follow from one pass.
+Public name: `adlib.metrics.PixelMetrics`.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.special import digamma
+
+from adlib.common.errors import UserError
+from adlib.metrics.inputs import check_images, check_limit
+from adlib.metrics.ranking import CHUNK, Ranking, defined, rank, region_weights
+
+TOLERANCE = 5e-4  # half of the last digit of a table in percent with one decimal
+FILES = {"normal": np.float32, "anomalous": np.float32, "weight": np.float64}
+
+
+def order_key(scores: np.ndarray) -> np.ndarray:
+    """uint32 keys that sort like the float32 scores: the bits, inverted if negative, else with the top bit set."""
+    bits = (scores.astype(np.float32) + np.float32(0)).view(np.uint32)  # + 0 makes -0.0 equal to 0.0
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+
+
+class PixelMetrics:
+    """Streaming AUROC, AP, AUPRO and F1-max (oracle) over the pixels of any number of images; scores count as float32.
+
+    `update(masks, maps)` with [N,H,W] per call, sizes may differ between calls; `compute()` for values and bounds.
+    Memory: 24 B * 2^bits (25 MB at 20) and as much again while it computes, whatever the number of pixels.
+    spool: new or empty folder that receives 4 B per normal and 12 B per anomalous pixel for `compute(exact=True)`.
+    """
+
+    def __init__(
+        self,
+        bits: int = 20,
+        spool: str | Path | None = None,
+        limits: Sequence[float] = (0.3,),
+        one_class: str = "error",
+    ):
+        if not 8 <= bits <= 26:
+            raise UserError(f"bits {bits} is outside 8..26 (24 bytes * 2^bits of memory); the usual value is 20")
+        self.bits, self.limits, self.one_class = bits, [check_limit(limit) for limit in limits], one_class
+        self.normals = np.zeros(1 << bits, np.int64)
+        self.positives = np.zeros(1 << bits, np.int64)
+        self.weight = np.zeros(1 << bits)
+        self.n_images = self.n_regions = 0
+        self.spool = None if spool is None else _new_spool(Path(spool))
+
+    def update(self, masks, maps) -> "PixelMetrics":
+        """Count whole images: masks (0/1) and maps [N,H,W], arrays or tensors. Returns itself."""
+        masks, maps = check_images(masks, maps)
+        for mask, scores in zip(masks, maps, strict=True):
+            weights, regions = region_weights(mask[None])
+            self._count(scores[~mask], scores[mask], weights)
+            self.n_images += 1
+            self.n_regions += regions
+        return self
+
+    def compute(self, exact: bool = False) -> dict[str, float]:
+        """Values, each with `<name>_bound` on its absolute error, and counts; warns where a bound exceeds 5e-4.
+
+        exact=True reads the spool instead: bounds are 0; memory some 60 B per anomalous pixel and 30 MB.
+        """
+        if exact and self.spool is None:
+            raise UserError('exact=True needs the scores on disk: create PixelMetrics(spool="a new folder")')
+        ranks = self._ranked() if exact else self._binned()
+        both = defined(ranks, "a pixel metric", "masks", self.one_class)
+        values = self._values(ranks) if both else dict.fromkeys(self._names(), np.nan)
+        bounds = self._bounds(ranks, values) if both and not exact else {name: 0.0 * v for name, v in values.items()}
+        _warn(bounds, self.bits)
+        counts = {"n_images": self.n_images, "n_regions": self.n_regions}
+        anomalous = int(ranks.positives.sum())
+        counts |= {"n_pixels": int(ranks.normals) + anomalous, "n_anomalous_pixels": anomalous}
+        return values | {f"{name}_bound": bound for name, bound in bounds.items()} | counts
+
+    def _count(self, normal: np.ndarray, anomalous: np.ndarray, weights: np.ndarray) -> None:
+        shift = np.uint32(32 - self.bits)
+        np.add(self.normals, np.bincount(order_key(normal) >> shift, minlength=1 << self.bits), out=self.normals)
+        if len(anomalous):
+            place, inverse, count = np.unique(order_key(anomalous) >> shift, return_inverse=True, return_counts=True)
+            self.positives[place] += count
+            self.weight[place] += np.bincount(inverse, weights)
+        if self.spool is not None:
+            for name, values in zip(FILES, (normal, anomalous, weights), strict=True):
+                with (self.spool / name).open("ab") as file:
+                    file.write(np.ascontiguousarray(values, FILES[name]).data)
+
+    def _binned(self) -> Ranking:
+        used = np.flatnonzero(self.normals + self.positives)[::-1]
+        lowest = used.astype(np.uint32) << np.uint32(32 - self.bits)
+        scores = np.where(lowest >> 31, lowest ^ np.uint32(1 << 31), ~lowest).view(np.float32)
+        return Ranking.of_bins(self.normals[used], self.positives[used], self.weight[used], scores)
+
+    def _ranked(self) -> Ranking:
+        anomalous = np.fromfile(self.spool / "anomalous", np.float32)
+        weights = np.fromfile(self.spool / "weight", np.float64)
+        return rank(anomalous, weights, _read_chunks(self.spool / "normal"), self.n_regions)
+
+    def _names(self) -> list[str]:
+        return ["pixel_auroc", "pixel_ap", *(f"aupro@{limit:g}" for limit in self.limits), "pixel_f1_max (oracle)"]
+
+    def _values(self, ranks: Ranking) -> dict[str, float]:
+        pro = [ranks.aupro(limit) for limit in self.limits]
+        values = [ranks.auroc(), ranks.average_precision(), *pro, ranks.f1().max()]
+        return {name: float(value) for name, value in zip(self._names(), values, strict=True)}
+
+    def _bounds(self, ranks: Ranking, values: dict[str, float]) -> dict[str, float]:
+        """Largest possible distance of each value from the exact one, given only the bins."""
+        share = ranks.ties / ranks.normals  # f_b of common.md 4.9
+        found = ranks.positives / ranks.positives.sum()
+        auroc = (share * found).sum() / 2
+        low, high = _ap_limits(ranks)
+        ap = max(values["pixel_ap"] - low, high - values["pixel_ap"])
+        pro = [_pro_bound(ranks, limit) for limit in self.limits]
+        f1 = _f1_limit(ranks) - values["pixel_f1_max (oracle)"]
+        rounding = 1e-12  # of the sums themselves
+        return {name: float(bound) + rounding for name, bound in zip(self._names(), [auroc, ap, *pro, f1], strict=True)}
+
+
+def _pro_bound(ranks: Ranking, limit: float) -> float:
+    """1/L sum of g f_b w_b max(g/2, 1 - g/2); g = share of the bin's normals below the limit."""
+    share = ranks.ties / ranks.normals
+    inside = np.clip(limit - ranks.above / ranks.normals, 0.0, share)
+    part = np.divide(inside, share, out=np.zeros_like(inside), where=share > 0)
+    return float((inside * ranks.weight * np.maximum(part / 2, 1 - part / 2)).sum() / limit)
+
+
+def _ap_limits(ranks: Ranking) -> tuple[float, float]:
+    """Lowest and highest AP of any order and any ties inside the bins.
+
+    Low: normals first, no ties: the sum of (T+i)/(T+i+F+n) over i = 1..a, by the digamma function. High: anomalous
+    first and tied, a (T+a)/(T+a+F); without the tie (as in common.md 4.9) a bin of equal scores could exceed it.
+    """
+    positives, hits = ranks.positives, ranks.true_positives
+    false_after = ranks.above + ranks.ties
+    lost = false_after * (digamma(hits + false_after + 1.0) - digamma(hits - positives + false_after + 1.0))
+    low = (positives - lost).sum() / hits[-1]
+    high = (positives * hits / np.maximum(hits + ranks.above, 1)).sum() / hits[-1]
+    return float(low), float(high)
+
+
+def _f1_limit(ranks: Ranking) -> float:
+    """Highest F1 of any threshold inside a bin: all its anomalous pixels, none of its normal ones."""
+    hits = ranks.true_positives
+    return float((2.0 * hits / (hits + ranks.above + hits[-1])).max())
+
+
+def _warn(bounds: dict[str, float], bits: int) -> None:
+    loose = {name: bound for name, bound in bounds.items() if bound > TOLERANCE}
+    if loose:
+        listed = ", ".join(f"{name} +- {bound:.1e}" for name, bound in loose.items())
+        warnings.warn(
+            f"streaming with bits={bits} is coarse for these scores: {listed}. Hand over logits instead of saturated "
+            "scores, raise bits, or use spool= with compute(exact=True)",
+            stacklevel=3,
+        )
+
+
+def _new_spool(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any((folder / name).exists() for name in FILES):
+        raise UserError(f"spool folder {folder} already holds scores; name a new or empty folder")
+    for name in FILES:
+        (folder / name).touch()
+    return folder
+
+
+def _read_chunks(path: Path) -> Iterator[np.ndarray]:
+    with path.open("rb") as file:
+        while len(chunk := np.fromfile(file, np.float32, CHUNK)):
+            yield chunk

@@ -1,0 +1,197 @@
+"""A finished run as an object, several as a table."""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from adlib import metrics, models
+from adlib.common import paths
+from adlib.common.errors import UserError
+from adlib.runs.plan import Plan
+
+FILES = ("run.json", "scores.csv", "history.csv", "model.safetensors")
+RESAMPLED = {"image_auroc": "image_auroc", "image_ap": "average_precision"}  # run.json's name -> the bootstrap's
+
+
+class Run:
+    """One finished run folder, read only."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise UserError(f"run folder {self.path} does not exist; finished runs lie in {paths.results_root()}/runs")
+        if not (self.path / "run.json").is_file():
+            raise UserError(f"{self.path} is no finished run: run.json is missing; repeat the command that made it")
+
+    @functools.cached_property
+    def record(self) -> dict:
+        """run.json: identity, metrics per category, threshold, timings, machine."""
+        try:
+            record = json.loads((self.path / "run.json").read_text())
+            for found in record["per_category"].values():  # null is how JSON writes NaN
+                found["metrics"] = {k: float("nan") if v is None else v for k, v in found["metrics"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.path}/run.json is no run record ({error}); delete the folder or copy it again"
+            ) from error
+        return record
+
+    @functools.cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row per test image: category, path, label, defect, score, decision."""
+        return pd.read_csv(self.path / "scores.csv")
+
+    @functools.cached_property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch: each loss term, learning rates, seconds; the oracle's AUROC where it was looked at."""
+        return pd.read_csv(self.path / "history.csv")
+
+    @functools.cached_property
+    def maps(self) -> np.ndarray | None:
+        """Small anomaly maps float16 [N,64,64] in the order of `scores`; None where the system has none."""
+        path = self.path / "maps.npz"
+        return np.load(path)["maps"] if path.is_file() else None
+
+    @functools.cached_property
+    def replicates(self) -> dict[str, np.ndarray]:
+        """Bootstrap replicates of the pixel metrics, "category/metric" -> [B]."""
+        path = self.path / "replicates.npz"
+        return dict(np.load(path)) if path.is_file() else {}
+
+    @property
+    def stale(self) -> bool:
+        """True when the code that made this run has changed since."""
+        from adlib.runs.fingerprint import code_fingerprint
+
+        return self.record["code"] != code_fingerprint(self.record["method"])
+
+    def detector(self, device: str = "cpu"):
+        """The trained detector in eval mode. Raises UserError for missing or foreign weights."""
+        from adlib.backbones import read_weights
+        from adlib.training import load_learnt
+
+        path = self.path / "model.safetensors"
+        if not path.is_file():
+            raise UserError(
+                f"run {self.path} has no weights: model.safetensors is missing; train it again or copy the file"
+            )
+        detector_class, config_class = models.get(self.record["method"])
+        detector = detector_class(config_class.from_dict(self.record["config"]))
+        known = self.record["weights"]
+        if known and detector.backbone.fingerprint != known["fingerprint"]:
+            raise UserError(
+                f"run {self.path} was trained on other weights of {known['name']} (from {known['file']}) than those "
+                f"found now ({detector.backbone.source}); set ADLIB_WEIGHTS to the folder with the former"
+            )
+        load_learnt(detector, read_weights(path))
+        return detector.to(device).eval()
+
+    def predict(self, images, device: str = "auto", category: str | None = None, maps: bool = False) -> pd.DataFrame:
+        """Score pictures: paths, a folder, uint8 RGB arrays [H,W,3], or a tensor [B,3,H,W] in 0..1.
+
+        See `adlib.inference.predict`; category is needed where the run covers several.
+        """
+        from adlib import inference
+
+        return inference.predict(self, images, device, category, maps)
+
+
+class Runs:
+    """Finished runs as tables; `missing` names the plans that have no run yet."""
+
+    def __init__(self, runs: list[Run], missing: list[Plan] | None = None):
+        self.runs, self.missing = list(runs), list(missing or [])
+
+    def __iter__(self):
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __add__(self, other: "Runs") -> "Runs":
+        return Runs(self.runs + other.runs, self.missing + other.missing)
+
+    def __repr__(self) -> str:
+        lines = [f"{len(self.runs)} runs"]
+        lines += [f"missing: {p.method} {p.dataset} {p.category} seed {p.seed}" for p in self.missing]
+        return "\n".join(lines)
+
+    def _joined(self, name: str) -> pd.DataFrame:
+        parts = [
+            getattr(r, name).assign(**{k: r.record[k] for k in ("method", "dataset", "seed", "hash")})
+            for r in self.runs
+        ]
+        if name == "history":
+            parts = [p.assign(category=r.record["category"]) for p, r in zip(parts, self.runs, strict=True)]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """All runs' scores, with method, dataset, seed and hash."""
+        return self._joined("scores")
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """All runs' histories, with method, dataset, category, seed and hash."""
+        return self._joined("history")
+
+    @property
+    def per_seed(self) -> pd.DataFrame:
+        """One row per run, category and metric: the single values behind the means."""
+        rows = [
+            {k: r.record[k] for k in ("method", "dataset", "hash", "seed")} | {"category": c, "metric": m, "value": v}
+            for r in self.runs
+            for c, found in r.record["per_category"].items()
+            for m, v in found["metrics"].items()
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row per method, dataset, category, setting (hash) and metric: mean, sd over seeds, 95 % interval of the
+        mean.
+        """
+        rows = []
+        keys = ["method", "dataset", "hash", "category"]
+        for values, group in self.per_seed.groupby(keys, sort=False):
+            chosen = [r for r in self.runs if r.record["hash"] == values[2] and values[3] in r.record["per_category"]]
+            for metric, found in group.groupby("metric", sort=False):
+                sd = found.value.std(ddof=1) if len(found) > 1 else float("nan")
+                low, high, how = _interval(chosen, values[3], metric)
+                facts = {
+                    "mean": found.value.mean(),
+                    "sd": sd,
+                    "n_seeds": len(found),
+                    "n_images": _images(chosen, values[3]),
+                }
+                facts |= {"low": low, "high": high, "interval_method": how}
+                rows.append(dict(zip(keys, values, strict=True)) | {"metric": metric} | facts)
+        return pd.DataFrame(rows)
+
+    def maps(self, k: int = 0) -> np.ndarray | None:
+        """Small anomaly maps of the k-th run."""
+        return self.runs[k].maps
+
+
+def _images(runs: list[Run], category: str) -> int:
+    counts = runs[0].record["per_category"][category]["counts"]
+    return counts["normal"] + counts["anomalous"]
+
+
+def _interval(runs: list[Run], category: str, metric: str) -> tuple[float, float, str]:
+    """95 % interval of the mean over seeds: images are resampled jointly for all of them; NaN where none is defined."""
+    if metric in RESAMPLED:
+        tables = [r.scores[r.scores.category == category] for r in runs]
+        labels = tables[0].label.to_numpy()
+        if len(set(labels)) == 2:
+            scores = np.stack([t.score.to_numpy() for t in tables])
+            found = metrics.bootstrap_interval(labels, scores, RESAMPLED[metric])
+            return found.low, found.high, found.method
+    draws = [r.replicates[f"{category}/{metric}"] for r in runs if f"{category}/{metric}" in r.replicates]
+    if len(draws) == len(runs) and draws:
+        low, high = np.nanpercentile(np.mean(draws, axis=0), [2.5, 97.5])
+        return float(low), float(high), "bootstrap"
+    return float("nan"), float("nan"), ""

@@ -1,0 +1,97 @@
+"""The committed evidence is a copy of runs, its tables are read from the copies, and README prints them."""
+
+import made
+import pytest
+import yaml
+
+import adlib
+from adlib import runs
+from adlib.batch import evidence, expand
+from adlib.common.errors import UserError
+from adlib.runs import fingerprint
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """Two seeds of a small run, a notebook, and a README with marks; PROJECT points here."""
+    made.folder_dataset(tmp_path / "data", train=12)
+    monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
+    adlib.reproduce("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG | {"epochs": 2}, device="cpu")
+    entry = {"method": "simplenet", "dataset": "folder", "categories": ["stripes"], "seeds": [0, 1]}
+    report = {"notebook": "run", "name": "report", "parameters": {"dataset": "folder"}}
+    work = entry | {"config": made.CONFIG | {"epochs": 2}}
+    (tmp_path / "batch.yml").write_text(yaml.safe_dump([work, report]))
+    (tmp_path / "results" / "executed" / "runs").mkdir(parents=True)
+    for item in expand(tmp_path / "batch.yml")[0]:
+        item.sheet.write_text("{}")
+    (tmp_path / "results" / "executed" / "report.ipynb").write_text("{}")
+    (tmp_path / "README.md").write_text(f"before\n{evidence.BEGIN}\nwithout numbers\n{evidence.END}\nafter\n")
+    monkeypatch.setattr(evidence, "PROJECT", tmp_path)
+    return tmp_path
+
+
+def test_copies_give_the_same_numbers_as_the_runs(finished):
+    """Metrics with intervals from the copies equal those from the run folders; weights stay behind."""
+    reference = evidence.collect(finished / "batch.yml", finished / "reference")
+    here, there = runs.find(reference / "runs"), runs.find(finished / "results" / "runs")
+    assert here.metrics.equals(there.metrics)
+    assert not list(reference.rglob("*.safetensors"))
+    assert (reference / "notebooks" / "report.ipynb").is_file()
+    assert (reference / "tables" / "summary.csv").is_file()
+
+
+def test_runs_that_the_batch_does_not_name_stay_out(finished):
+    """A trial with another setting is no part of the evidence."""
+    adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1}, device="cpu")
+    reference = evidence.collect(finished / "batch.yml", finished / "reference")
+    assert {run.record["config"]["epochs"] for run in runs.find(reference / "runs")} == {2}
+
+
+def test_a_batch_of_reports_adds_them_and_leaves_the_rest(finished):
+    reference = evidence.collect(finished / "batch.yml", finished / "reference")
+    before = sorted(reference.rglob("*"))
+    (finished / "results" / "executed" / "other.ipynb").write_text("{}")
+    (finished / "more.yml").write_text(yaml.safe_dump([{"notebook": "run", "name": "other"}]))
+    evidence.collect(finished / "more.yml", reference)
+    assert sorted(reference.rglob("*")) == sorted([*before, reference / "notebooks" / "other.ipynb"])
+
+
+def test_the_state_of_the_data_is_part_of_the_evidence(finished, monkeypatch):
+    """verify and describe of each data set here; a copy of MTD with three faults, each found and named."""
+    import made_layouts
+
+    from adlib.data import official
+
+    monkeypatch.setitem(official.COUNTS, "mtd", made_layouts.COUNTS["mtd"])
+    made_layouts.make("mtd", finished / "data")
+    made_layouts.make("dtd", finished / "data")
+    evidence.data_reports(finished / "out")
+    assert {"mtd.md", "dtd.md", "folder.md", "textures.md"} <= {p.name for p in (finished / "out").iterdir()}
+    assert "no fault" in (finished / "out" / "mtd.md").read_text()
+    assert str(finished) not in "".join(p.read_text() for p in (finished / "out").iterdir())
+    done, _, said = (finished / "out" / "mtd_with_faults.md").read_text().partition("says of it")
+    assert done.count("\n- ") == 3
+    assert all(text in said for text in ("has no mask", "belongs to no image", "cannot be decoded", "the same pixels"))
+    assert "mtd at mtd: 4 faults" in said
+
+
+def test_readme_prints_the_table_of_the_copies(finished):
+    reference = evidence.collect(finished / "batch.yml", finished / "reference")
+    text = (finished / "README.md").read_text()
+    assert (reference / "tables" / "readme.md").read_text().strip() in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "without numbers" not in text
+
+
+def test_stale_runs_are_no_evidence(finished, monkeypatch):
+    """Numbers that the present code did not make are refused, with the folder's name."""
+    monkeypatch.setattr(fingerprint, "code_fingerprint", lambda method: "other")
+    with pytest.raises(UserError, match="made by older code"):
+        evidence.collect(finished / "batch.yml", finished / "reference")
+
+
+def test_files_too_large_to_commit_are_refused(finished, monkeypatch):
+    monkeypatch.setattr(evidence, "LARGEST", 10)
+    with pytest.raises(UserError, match="more than a repository should hold"):
+        evidence.collect(finished / "batch.yml", finished / "reference")

@@ -1,0 +1,198 @@
+"""Figures: one scale per category, threshold where it belongs, captions, equal bytes."""
+
+import io
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from adlib import figures
+from adlib.common.errors import UserError
+from adlib.models import get
+from adlib.runs import Runs
+
+SIDE = 32
+NAMES = ("good/000", "good/001", "broken/000", "broken/001")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A finished run on four test pictures, made by hand: normal maps in 0..1, anomalous ones reach 6, threshold 2."""
+    root = tmp_path / "data" / "mvtec_ad" / "bottle"
+    grey = np.full((SIDE, SIDE, 3), 120, np.uint8)
+    for name in ("train/good/000", *(f"test/{n}" for n in NAMES)):
+        path = root / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey).save(path)
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[8:20, 8:20] = 255
+    for name in ("000", "001"):
+        path = root / "ground_truth" / "broken" / f"{name}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
+    return made_run(tmp_path)
+
+
+def made_run(path, seed: int = 0):
+    maps = np.random.default_rng(seed).uniform(0, 1, (4, 64, 64)).astype(np.float16)
+    maps[2:, 16:40, 16:40] = 6
+    scores = pd.DataFrame(
+        {
+            "category": "bottle",
+            "path": [f"bottle/test/{n}.png" for n in NAMES],
+            "label": [0, 0, 1, 1],
+            "defect": ["good", "good", "broken", "broken"],
+            "score": [0.9, 2.5, 6.0, 1.5],
+            "decision": [0, 1, 1, 0],
+        }
+    )
+    threshold = {"tau": 2.0, "map_tau": 2.0, "map_scale": [0.0, 1.0], "level": 0.05, "alpha": 0.05, "n": 20}
+    metrics = {"image_auroc": 0.75, "pixel_auroc": 0.9}
+    counts = {"fit": 1, "held": 0, "normal": 2, "anomalous": 2}
+    record = {
+        "method": "simplenet",
+        "dataset": "mvtec_ad",
+        "category": "bottle",
+        "seed": seed,
+        "hash": "0",
+        "config": get("simplenet")[1](image_size=SIDE, resize=None, resize_mode="squash").to_dict(),
+        "per_category": {"bottle": {"threshold": threshold, "metrics": metrics, "counts": counts}},
+    }
+    history = pd.DataFrame({"epoch": [1, 2], "total": [1.0, 0.5], "p_true": [0.1, 0.6], "p_fake": [0.2, 0.7]})
+    history = history.assign(lr=1e-4, seconds=1.0, **{"image_auroc (oracle)": [np.nan, 0.75]})
+    return SimpleNamespace(record=record, scores=scores, maps=maps, history=history, path=path, replicates={})
+
+
+def map_axes(fig) -> list:
+    """The axes that hold a score map, in order: the third of four cells of every block."""
+    blocks = [f for outer in fig.subfigs[:1] for f in outer.subfigs]
+    return [block.axes[2] for block in blocks if block.axes]
+
+
+def test_a_normal_image_is_not_drawn_like_a_defective_one(run):
+    """Maps 0..1 against 6 at threshold 2: scale 0..4, so normal pixels stay below viridis(1/4), defects end it.
+
+    Scaled by its own extremes, the normal map would reach the end of the colour map as well.
+    """
+    fig = figures.anomaly_maps(run, per_label=1)
+    normal, defective = (ax.images[0] for ax in map_axes(fig))
+    assert normal.get_clim() == defective.get_clim() == (0.0, 4.0)
+    top = plt.get_cmap("viridis")(1.0)
+    drawn = [shown.to_rgba(shown.get_array()) for shown in (normal, defective)]
+    assert not np.isclose(drawn[0], top).all(-1).any()
+    assert np.isclose(drawn[1], top).all(-1).mean() > 0.05
+    assert drawn[0][..., 1].max() <= plt.get_cmap("viridis")(0.26)[1]
+
+
+def test_an_overlay_leaves_a_score_of_zero_untouched():
+    """Opacity is 0.7 times the level: level 0 shows the picture, level 1 keeps 30 % of it below magma's last colour."""
+    picture = np.full((1, 2, 3), 255, np.uint8)
+    over = figures.overlay(picture, np.array([[0.0, 1.0]]))
+    assert over[0, 0] == pytest.approx([1, 1, 1])
+    assert over[0, 1] == pytest.approx(0.3 + 0.7 * np.array(plt.get_cmap("magma")(1.0)[:3]))
+
+
+def test_saving_twice_gives_equal_bytes(run, tmp_path):
+    """No date, no random id: the same run gives the same PNG and the same PDF."""
+    for draw in (figures.anomaly_maps, lambda r: figures.score_histograms(Runs([r]))):
+        first = [p.read_bytes() for p in figures.save(draw(run), tmp_path / "first" / "figure")]
+        second = [p.read_bytes() for p in figures.save(draw(run), tmp_path / "second" / "figure")]
+        assert first == second
+        assert b"CreationDate" not in first[1]
+
+
+def test_titles_name_defect_score_and_wrong_decisions(run):
+    """Row 1 is normal but flagged (2.5 > 2), row 3 anomalous but passed (1.5): both titles say so."""
+    fig = figures.anomaly_maps(run)
+    titles = [b._suptitle.get_text() for b in fig.subfigs[0].subfigs if b.axes]
+    assert "good: score 2.500, decision anomalous (wrong)" in titles
+    assert "broken: score 1.500, decision normal (wrong)" in titles
+    assert "broken: score 6.000, decision anomalous" in titles
+
+
+def test_worst_cases_are_the_highest_normal_and_the_lowest_anomalous(run):
+    """Normal scores 0.9, 2.5 and anomalous 6.0, 1.5: rows 1 and 3."""
+    assert figures.worst_rows(run.scores, 1) == [1, 3]
+    assert figures.worst_cases(run, 1) is not None
+
+
+def test_choose_takes_the_kinds_in_turn():
+    """Two kinds, three images each: with four wanted, each kind gives its first two, whatever the scores."""
+    table = pd.DataFrame({"label": [0, 1, 1, 1, 1, 1, 1], "defect": ["good"] + ["a"] * 3 + ["b"] * 3})
+    assert figures.choose(table, 4) == [0, 1, 4, 2, 5]
+
+
+@pytest.mark.parametrize("draw", ["training_curves", "score_histograms", "compare"])
+def test_every_figure_has_units_and_a_caption_with_data_n_and_seeds(run, draw):
+    """Caption: data set, category, number of test images (4) and the seed; every axis is labelled."""
+    fig = getattr(figures, draw)(Runs([run]))
+    text = " ".join(t.get_text() for t in fig.texts).replace("\n", " ")
+    assert "mvtec_ad (bottle); 4 test images; seed 0" in text
+    assert all(ax.get_xlabel() for ax in fig.axes if ax.axison)
+    assert not plt.get_fignums()
+
+
+def test_histogram_marks_the_threshold_of_the_run(run):
+    """The dashed line stands at tau = 2; blue is normal, vermilion anomalous."""
+    ax = figures.score_histograms(Runs([run])).axes[0]
+    assert list(ax.lines[0].get_xdata()) == [2.0, 2.0]
+    colours = {plt.matplotlib.colors.to_hex(p.get_edgecolor()) for p in ax.patches}
+    assert colours == {figures.NORMAL, figures.ANOMALOUS}
+
+
+def test_published_is_hollow_and_absent_for_another_data_set(run):
+    """A verdict of mvtec_ad is drawn as hollow diamonds; one of other data is not drawn, and the caption says so."""
+    cells = pd.DataFrame(
+        {"dataset": ["mvtec_ad"], "category": ["bottle"], "metric": ["image_auroc"], "published": [1.0]}
+    )
+    fig = figures.compare(Runs([run]), cells)
+    hollow = [line for line in fig.axes[0].lines if line.get_marker() == "D"]
+    assert [line.get_markerfacecolor() for line in hollow] == ["white"]
+    assert list(hollow[0].get_xdata()) == [100.0]
+    other = figures.compare(Runs([run]), cells.assign(dataset="btad"))
+    assert not [line for line in other.axes[0].lines if line.get_marker() == "D"]
+    assert "No published number" in other.texts[0].get_text()
+
+
+def test_speed_without_a_comparable_auroc_is_a_line(run):
+    """77 images per second of another machine without an AUROC on this data: a vertical line at 77."""
+    rows = [("simplenet", "network", 50.0, 0.98, 0.95, 0.99), ("original", "published", 77.0, np.nan, np.nan, np.nan)]
+    table = pd.DataFrame(rows, columns=["system", "what", "fps", "image_auroc", "low", "high"])
+    ax = figures.speed_against_auroc(table).axes[0]
+    assert ax.get_xscale() == "log"
+    assert any(list(line.get_xdata()) == [77.0, 77.0] for line in ax.lines)
+
+
+def test_errors_say_what_is_missing(run):
+    """No run, no maps, foreign rows: one sentence each."""
+    with pytest.raises(UserError, match="no finished run"):
+        figures.training_curves(Runs([]))
+    with pytest.raises(UserError, match="valid: 0 to 3"):
+        figures.anomaly_maps(run, rows=[7])
+    run.maps = None
+    with pytest.raises(UserError, match="no anomaly maps"):
+        figures.anomaly_maps(run)
+
+
+def test_a_feature_cloud_is_the_same_whatever_the_sign_of_the_components():
+    """Rows along one line: the first component is that line, its largest weight counted positive."""
+    rows = np.outer(np.arange(6.0), [0.0, -2.0, 1.0])
+    points = figures.feature_cloud(rows, rows + 0.1).axes[0].collections[1].get_offsets()
+    assert np.asarray(points)[:, 0] == pytest.approx(-np.sqrt(5) * (np.arange(6) - 2.5), abs=1e-6)
+
+
+def test_a_compact_picture_is_smaller_and_looks_the_same(run, tmp_path):
+    """At most two of 255 grey levels off on average, half a step of the 31-step PNG; always the same bytes."""
+    draw = lambda: figures.anomaly_maps(run)
+    first, second = (figures.compact(draw()).data for _ in range(2))
+    assert first == second
+    draw().savefig(tmp_path / "full.png", dpi=100, bbox_inches="tight")
+    full, small = (
+        np.asarray(Image.open(p).convert("RGB")).astype(int) for p in (tmp_path / "full.png", io.BytesIO(first))
+    )
+    assert np.abs(full - small).mean() <= 2
+    assert len(first) < (tmp_path / "full.png").stat().st_size

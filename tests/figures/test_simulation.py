@@ -1,0 +1,148 @@
+"""Pictures of simulated anomalies: what is drawn where, one scale per row, equal bytes."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from adlib import figures
+from adlib.common.errors import UserError
+from adlib.figures import simulation as figures_simulation
+
+COUNTS = {"fit": 1, "held": 0, "normal": 4, "anomalous": 6}
+
+
+def runs(categories=("brick",), seeds=(0,)):
+    """Runs with a history of two epochs, l2 = 0.1 then 0.01 (seed 1: twice that)."""
+    single = [
+        SimpleNamespace(
+            record={"method": "draem", "dataset": "textures", "seed": s, "per_category": {c: {"counts": COUNTS}}}
+        )
+        for c in categories
+        for s in seeds
+    ]
+    history = pd.concat(
+        pd.DataFrame({"epoch": [1, 2], "l2": [0.1 * (1 + s), 0.01 * (1 + s)], "category": c, "seed": s})
+        for c in categories
+        for s in seeds
+    )
+
+    class Several(list):
+        pass
+
+    several = Several(single)
+    several.history = history
+    return several
+
+
+def captions(fig) -> str:
+    return " ".join(text.get_text() for text in fig.texts).replace("\n", " ")
+
+
+def pictures(fig) -> list:
+    return [ax for ax in fig.axes if ax.images]
+
+
+def test_a_wall_has_a_column_per_sample_and_a_row_per_name():
+    """Two samples, three rows; row names at the left, titles above in the colour of the label."""
+    rows = {"input": torch.rand(2, 3, 8, 8), "map": torch.rand(2, 8, 8), "mask": torch.zeros(2, 8, 8) > 0}
+    fig = figures_simulation.wall(rows, ["good: 0.1", "hole: 0.9"], [0, 1], note="Two images.")
+    shown = pictures(fig)
+    assert len(shown) == 6
+    assert [shown[k].get_ylabel() for k in (0, 2, 4)] == ["input", "map", "mask"]
+    assert [ax.get_title() for ax in shown[:2]] == ["good: 0.1", "hole: 0.9"]
+    assert [ax.title.get_color() for ax in shown[:2]] == [figures.NORMAL, figures.ANOMALOUS]
+    assert captions(fig) == "Two images."
+
+
+def test_a_row_of_maps_has_one_scale_and_a_bar():
+    """Maps of 0..1 and 2..3 share the scale 0..3, or the one that is given; masks are black and white."""
+    maps = np.stack([np.linspace(0, 1, 4).reshape(2, 2), np.linspace(2, 3, 4).reshape(2, 2)])
+    for limits, expected in ((None, (0, 3)), ({"map": (0, 10)}, (0, 10))):
+        fig = figures_simulation.wall({"map": maps, "mask": maps > 1}, limits=limits)
+        scales = [ax.images[0].get_clim() for ax in pictures(fig)]
+        assert scales == [expected, expected, (0, 1), (0, 1)]
+        assert [ax.axison for ax in fig.axes if not ax.images] == [True, False]  # the places for bars
+
+
+def test_colour_pictures_are_shown_as_they_are_and_clipped():
+    """A linear reconstruction may leave 0..1: -0.5 is shown black and 2 white; uint8 keeps its levels."""
+    wide = torch.tensor([-0.5, 2.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    levels = np.full((1, 3, 1, 2), 7, np.uint8)
+    first, second = pictures(figures_simulation.wall({"repaired": wide, "texture": levels}))
+    assert first.images[0].get_array()[0, :, 0].tolist() == [0, 1]
+    assert np.unique(second.images[0].get_array()) == [7]
+
+
+def test_rows_stand_below_each_other_with_and_without_a_bar():
+    """The left edges of the first column agree to a hundredth of a picture."""
+    fig = figures_simulation.wall({"input": torch.rand(3, 3, 8, 8), "map": torch.rand(3, 8, 8)})
+    shown = pictures(fig)
+    left = [shown[k].get_position().x0 for k in (0, 3)]
+    assert abs(left[0] - left[1]) < 0.01 * shown[0].get_position().width
+
+
+def test_a_wall_refuses_rows_of_different_length():
+    with pytest.raises(UserError, match=r"'map' has 3 pictures, the first row 2"):
+        figures_simulation.wall({"input": torch.rand(2, 3, 8, 8), "map": torch.rand(3, 8, 8)})
+
+
+def test_term_curves_draw_each_run_their_mean_and_the_levels():
+    """Seeds 0 and 1: l2 0.1 and 0.2, the mean 0.15 thick; two levels are horizontal lines with their number."""
+    levels = {"l2": {"one colour everywhere": 0.05, "a copy of the input": 0.02}}
+    (ax,) = figures_simulation.term_curves(runs(seeds=(0, 1)), levels).axes
+    ends = [line.get_ydata()[0] for line in ax.lines]
+    assert ends == pytest.approx([0.1, 0.2, 0.15, 0.05, 0.02])
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["brick", "one colour everywhere: 0.05", "a copy of the input: 0.02"]
+    assert ax.get_yscale() == "log"
+
+
+def test_many_categories_get_one_common_mean():
+    """Seven categories: seven thin lines and one thick, whose label says so."""
+    fig = figures_simulation.term_curves(runs([f"c{k}" for k in range(7)]), {"l2": {}})
+    assert len(fig.axes[0].lines) == 8
+    assert fig.axes[0].lines[-1].get_label() == "mean of all"
+
+
+def comparison(categories=("brick",)) -> pd.DataFrame:
+    rows = [
+        (c, kind, metric, value, value - 0.1, np.nan)
+        for c in categories
+        for metric in ("image AUROC", "pixel AP")
+        for kind, value in (("error", 0.6), ("D's map", 0.9))
+    ]
+    return pd.DataFrame(rows, columns=["category", "map", "metric", "value", "low", "high"])
+
+
+def test_kinds_of_maps_stand_in_the_tables_order_in_percent():
+    """A panel per metric, 60 and 90 percent at the rows 0 and 1; a missing interval end draws no bar."""
+    fig = figures_simulation.map_kinds(comparison(), "A note.")
+    assert [ax.get_xlabel() for ax in fig.axes] == ["image AUROC [%]", "pixel AP [%]"]
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["error", "D's map"]
+    points = fig.axes[0].containers[0].lines[0]
+    assert points.get_xdata().tolist() == pytest.approx([60, 90])
+    assert points.get_ydata().tolist() == [0, 1]
+    assert captions(fig) == "A note."
+
+
+def test_several_categories_get_markers_of_their_own_and_a_mean():
+    fig = figures_simulation.map_kinds(comparison(("brick", "grass")))
+    assert len(fig.axes[0].containers) == 2
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["mean", "brick", "grass"]
+
+
+def test_equal_input_gives_equal_bytes(tmp_path):
+    rows = {"input": torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))}
+    first, second = (figures.save(figures_simulation.wall(rows), tmp_path / name) for name in ("a", "b"))
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+
+
+def test_no_figure_stays_open():
+    """Open figures cost memory and are shown twice in a notebook."""
+    figures_simulation.map_kinds(comparison())
+    figures_simulation.wall({"input": torch.rand(1, 3, 8, 8)})
+    assert plt.get_fignums() == []
