@@ -1,4 +1,4 @@
-"""The inference module: a finished run and pictures in, scores, decisions, heat maps and milliseconds out.
+"""The inference module: a trained detector and pictures in, scores, decisions, heat maps and milliseconds out.
 
 The SimpleNet report's own contribution (its sections 4.1-4.4), here for every system. Decisions use the threshold that
 the run took from normal training images. Every picture is processed alone, so its score does not depend on its
@@ -18,6 +18,7 @@ from adlib import images
 from adlib.common.errors import UserError
 from adlib.data.samples import ENDINGS
 from adlib.evaluation import to_grid
+from adlib.models.base import Detector
 
 WARM_UP = 10  # calls before the first picture, so that its milliseconds are those of all others
 
@@ -36,20 +37,14 @@ def pictures_in(source: str | Path) -> list[Path]:
 
 
 class Predictor:
-    """A run's detector on a device, ready for one picture after the other: `predictor(rgb) -> dict`."""
+    """A trained detector on a device, ready for one picture after the other: `predictor(rgb) -> dict`.
 
-    def __init__(self, run, device: str = "auto", category: str | None = None):
-        from adlib.common.seeds import pick_device
+    threshold: what `evaluation.thresholds` took from normal images (run.json has it per category).
+    """
 
-        self.run, self.device = run, pick_device(device)
-        known = run.record["per_category"]
-        if category is None and len(known) > 1:
-            raise UserError(f"run {run.path} covers several categories; name one of {', '.join(known)}")
-        if category is not None and category not in known:
-            raise UserError(f"run {run.path} knows no category {category!r}; valid: {', '.join(known)}")
-        self.threshold = known[category or next(iter(known))]["threshold"]
-        self.detector = run.detector(self.device)
-        self.geometry = self.detector.config.geometry
+    def __init__(self, detector: Detector, threshold: dict, device: str = "cpu"):
+        self.detector, self.threshold, self.device = detector.eval(), threshold, device
+        self.geometry = detector.config.geometry
         for _ in range(WARM_UP):
             self(np.full((self.geometry.image_size,) * 2 + (3,), 128, np.uint8))
         images.Image.init()  # Pillow loads its codecs at the first picture
@@ -98,22 +93,21 @@ class Predictor:
         }
 
 
-def predict(run, pictures, device: str = "auto", category: str | None = None, maps: bool = False) -> pd.DataFrame:
-    """Score pictures: a path, a folder, or a list of paths or uint8 RGB arrays [H,W,3].
+def predict(predictor: Predictor, pictures, maps: bool = False) -> pd.DataFrame:
+    """Score pictures: a path, a folder, a list of paths or uint8 RGB arrays [H,W,3], or a tensor [B,3,H,W] in 0..1.
 
     One row each: path, score (higher = more anomalous), decision at the stored normal-only threshold, milliseconds
     (decode with resize, transfer, network, post-processing, end to end; warmed up). maps=True adds the map [S,S],
     float32. Raises UserError for a picture that cannot be read.
     """
-    predictor = Predictor(run, device, category)
     pictures, rows = list(_listed(pictures)), []
     for picture in pictures:
         name = str(picture) if isinstance(picture, str | Path) else f"array {len(rows)}"
-        found = predictor(picture)
-        del found["size"]
+        result = predictor(picture)
+        del result["size"]
         if not maps:
-            del found["map"]
-        rows.append({"path": name} | found)
+            del result["map"]
+        rows.append({"path": name} | result)
     return pd.DataFrame(rows)
 
 
@@ -130,9 +124,7 @@ def _listed(pictures) -> Iterable:
     return [pictures] if isinstance(pictures, np.ndarray) and pictures.ndim == 3 else pictures
 
 
-def predict_to_folder(
-    run, source: str | Path, out: str | Path, device: str = "auto", category: str | None = None
-) -> pd.DataFrame:
+def predict_to_folder(predictor: Predictor, source: str | Path, out: str | Path) -> pd.DataFrame:
     """Write a heat map and an overlay per picture and one predictions.csv to `out`; returns the table.
 
     The map lies over the original picture, blank where the crop left something out. A picture that cannot be read does
@@ -144,7 +136,6 @@ def predict_to_folder(
         raise UserError(f"folder {source} holds no picture besides those of an earlier call in {out}")
     base = Path(source) if Path(source).is_dir() else Path(source).parent
     rows, bad = [], []
-    predictor = Predictor(run, device, category)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path in found:
