@@ -115,8 +115,13 @@ def _file(module: str) -> Path | None:
 
 @functools.cache
 def _module(name: str) -> _Module:
+    return _parsed(_file(name).read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _parsed(text: str) -> _Module:
     made = _Module()
-    for statement in ast.parse(_file(name).read_text(encoding="utf-8")).body:
+    for statement in ast.parse(text).body:
         _enter(statement, made)
     return made
 
@@ -146,12 +151,13 @@ def _bound(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
     return {a.asname or a.name: f"{statement.module}.{a.name}" for a in statement.names}
 
 
+@functools.cache
 def _code(statement: ast.stmt) -> str:
     """The statement without comments and docstrings."""
     tree = ast.parse(ast.unparse(statement))
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body[0] = ast.Pass()
+            node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 
 

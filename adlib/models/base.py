@@ -43,6 +43,7 @@ class Detector(nn.Module):
     channels_last: ClassVar[bool] = False  # True: on the CPU too; on CUDA every system is laid out so
     embedding_dtype: ClassVar[str] = "float32"  # of cached embeddings on disk; "float16" halves them
     embedding_fields: ClassVar[tuple[str, ...]] = ()  # config fields besides the geometry's that `embed` reads
+    alone: ClassVar[str | None] = None  # why one model for several categories is not what the paper is about
     published_mask_rule: ClassVar[str | None] = None  # where the authors' masks differ: measured beside ours
 
     def __init__(self, config: Config):

@@ -185,6 +185,7 @@ class Draem(base.Detector):
     Config = Config
     replacement = True  # the authors' loader ignores the index and draws
     published_mask_rule = "exact_one"  # bilinear, then cut to an integer
+    alone = "zhangzjn/ADer's benchmark has 54.5 image AUROC for one DRAEM model on the 15 categories of MVTec AD"
 
     def __init__(self, config: Config):
         super().__init__(config)

@@ -44,8 +44,9 @@ def reproduce(
     after that many minutes and raises `adlib.training.Unfinished`; the same call goes on.
     """
     device, deadline = pick_device(device), _deadline()
-    if together and method in models.ALONE:
-        print(f"{method} is meant for one category at a time: {models.ALONE[method]}", file=sys.stderr)
+    alone = models.get(method)[0].alone
+    if together and alone:
+        print(f"{method} is meant for one category at a time: {alone}", file=sys.stderr)
     runs, missing = [], []
     for plan in plans(method, dataset, categories, seeds, config, together):
         if not _whole(plan.folder) and train:

@@ -202,7 +202,7 @@ def test_relative_noise_is_a_multiple_of_the_embeddings_deviation():
     """sigma = 0.5 * mean over dimensions of the deviation of all rows, computed here by numpy in one piece."""
     maps = small_maps(4)
     net = small_net(noise_relative=0.5)
-    net.prepare(Embeddings([m.numpy() for m in maps], single=False), torch.Generator())
+    net.prepare(Embeddings([[m.numpy() for m in maps]], single=False), torch.Generator())
     expected = 0.5 * net.rows(maps).numpy().astype(np.float64).std(0, ddof=1).mean()
     assert net.noise_std.item() == pytest.approx(expected, rel=1e-5)
 
