@@ -130,7 +130,7 @@ class ThreeScales(Stub):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.backbone = Features(BACKBONE, ("stages.1",), pretrained=False)
+        self.backbone = Features(BACKBONE, ("layer2",), pretrained=False)
         width = self.backbone.channels[0]
         self.shift = nn.Parameter(torch.zeros(len(config.scales), width, 1, 1))
         self.log_scale = nn.Parameter(torch.zeros(len(config.scales), width, 1, 1))

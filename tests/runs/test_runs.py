@@ -203,7 +203,7 @@ def test_a_full_disk_while_caching_features_leaves_no_cache(here, monkeypatch, t
     monkeypatch.setattr(embeddings, "_append_maps", full)
     with pytest.raises(UserError, match="features cannot be written"):
         adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG)
-    assert not list((tmp_path / "c" / "features").iterdir())
+    assert [path.suffix for path in (tmp_path / "c" / "features").iterdir()] == [".lock"]
 
 
 def test_together_trains_one_model_on_all_categories(tmp_path, monkeypatch):
