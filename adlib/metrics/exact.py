@@ -2,8 +2,8 @@
 
 Exact definitions and their reasons: specs/common.md section 4. AUROC and AP agree with scikit-learn, AUPRO with MVTec's
 official evaluation code; all are one pass over the scores (`adlib.metrics.ranking`). Arrays, sequences and tensors are
-accepted. NaN or infinite scores, grey masks and unequal shapes raise UserError. Where one class is absent a metric has no value:
-UserError naming that class, or NaN with one_class="nan".
+accepted. NaN or infinite scores, grey masks and unequal shapes raise UserError. Where one class is absent a metric has
+no value: UserError naming that class, or NaN with one_class="nan".
 
 Public names: `adlib.metrics`.
 """

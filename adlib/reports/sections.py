@@ -82,12 +82,13 @@ def provenance(runs, notebook_seconds: float | None = None) -> pd.DataFrame:
     first = [run for run in every if run.record["seed"] == every[0].record["seed"]]
     record, machine = first[0].record, first[0].record["machine"]
     networks = [f"{w['name']}, {w['fingerprint'][:12]}" for w in measured.weights(record)]
+    data = dict.fromkeys(f"{c} {f[:12]}" for run in first for c, f in run.record["data"].items())
     facts = {
         "python": machine["python"],
         **machine["versions"],
         "device": f"{machine['device']} ({machine['device_type']}), {machine['threads']} thread(s)",
         "weights": "; ".join(networks) or "none",
-        "data": ", ".join(f"{c} {f[:12]}" for run in first for c, f in run.record["data"].items()),
+        "data": ", ".join(data),
         "code": record["code"],
         "seconds": f"training {sum(run.record['seconds'].get('train', 0) for run in every):.0f}",
     }
