@@ -92,8 +92,8 @@ class PixelMetrics:
     def _bounds(self, ranks: Ranking, values: dict[str, float]) -> dict[str, float]:
         """Largest possible distance of each value from the exact one, given only the bins."""
         share = ranks.ties / ranks.normals  # f_b of common.md 4.9
-        found = ranks.positives / ranks.positives.sum()
-        auroc = (share * found).sum() / 2
+        share_found = ranks.positives / ranks.positives.sum()
+        auroc = (share * share_found).sum() / 2
         low, high = _ap_limits(ranks)
         ap = max(values["pixel_ap"] - low, high - values["pixel_ap"])
         pro = [_pro_bound(ranks, limit) for limit in self.limits]

@@ -124,8 +124,8 @@ def _ours(cells: pd.DataFrame, cell, runs, by_system: bool) -> dict:
 def _partial(cells: pd.DataFrame, runs) -> list[str]:
     """What the paper's average is over the categories that we ran, where we did not run all of them."""
     notes = []
-    own = [published.own_system(paper) for paper in cells["paper"]]
-    single = cells[(cells["system"] == own) & ~cells["category"].isin((*measured.AVERAGES, "all"))]
+    reproduced = [published.own_system(paper) for paper in cells["paper"]]
+    single = cells[(cells["system"] == reproduced) & ~cells["category"].isin((*measured.AVERAGES, "all"))]
     for (paper, system, metric), group in single.groupby(["paper", "system", "metric"], sort=False):
         method, settings = published.method_of(paper, system), _runs_of(runs, paper, system)
         both = [(c, verdict.ours(settings, method, c.dataset, c.category, metric)) for c in group.itertuples()]
