@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import torch
 
 from adlib import images
@@ -20,6 +21,7 @@ from adlib.data.samples import ENDINGS
 from adlib.evaluation import to_grid
 from adlib.models.base import Detector
 
+OPACITY = 0.7  # of an overlay where the score is at the top of the scale
 WARM_UP = 10  # calls before the first picture, so that its milliseconds are those of all others
 
 
@@ -169,20 +171,31 @@ def colour_limits(threshold: dict) -> tuple[float, float]:
     return low, low + 2 * max(threshold["map_tau"] - low, 1e-12)
 
 
+def heat_map(level: np.ndarray, seen: np.ndarray | None = None) -> np.ndarray:
+    """Viridis: level [H,W] in 0..1 -> RGB [H,W,3] in 0..1; white where `seen` (bool [H,W]) is False."""
+    from matplotlib import colormaps  # heavy, and only pictures need it
+
+    colours = colormaps["viridis"](level)[..., :3]
+    return colours if seen is None else np.where(seen[..., None], colours, 1.0)
+
+
+def overlay(picture: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Magma over the picture, opaque where the level is high: uint8 [H,W,3] and [H,W] in 0..1 -> [H,W,3] in 0..1."""
+    from matplotlib import colormaps  # heavy, and only pictures need it
+
+    alpha = OPACITY * level[..., None]
+    return (1 - alpha) * (picture / 255) + alpha * colormaps["magma"](level)[..., :3]
+
+
 def _draw(result: dict, path: Path, target: Path, predictor: Predictor) -> None:
     """target_map.png (viridis) and target_overlay.png (magma, opacity = score) at the original size."""
     if result["map"] is None:
         return
-    from matplotlib import colormaps
-    from PIL import Image
-
     low, high = colour_limits(predictor.threshold)
     value = images.paste_back(result["map"], result["size"], predictor.geometry)
     seen = np.isfinite(value)
     level = np.clip((np.where(seen, value, low) - low) / (high - low), 0, 1)
     target.parent.mkdir(parents=True, exist_ok=True)
-    heat = np.where(seen[..., None], colormaps["viridis"](level)[..., :3], 1.0)
-    rgb = images.decode(path) / 255
-    over = (1 - 0.7 * level[..., None]) * rgb + 0.7 * level[..., None] * colormaps["magma"](level)[..., :3]
-    for name, picture in (("map", heat), ("overlay", over)):
-        Image.fromarray((255 * picture).round().astype(np.uint8)).save(target.with_name(f"{target.name}_{name}.png"))
+    for name, picture in (("map", heat_map(level, seen)), ("overlay", overlay(images.decode(path), level))):
+        shown = PIL.Image.fromarray((255 * picture).round().astype(np.uint8))
+        shown.save(target.with_name(f"{target.name}_{name}.png"))

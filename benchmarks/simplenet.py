@@ -57,7 +57,7 @@ def training(config: Config, files: list[Path], device: str) -> list[dict]:
     """
     torch.manual_seed(0)
     detector = SimpleNet(config).to(device).train()
-    optimizers, noise = detector.optimizers(1), generator(0, "noise", device)
+    optimizers, noise = detector.optimizers(1, 100), generator(0, "noise", device)
     geometry = images.Geometry(config.image_size)
     batches = [files[i : i + config.batch_size] for i in range(0, len(files), config.batch_size)]
     with torch.inference_mode():

@@ -17,14 +17,11 @@ from adlib import data, evaluation, images, models
 from adlib.common.errors import UserError
 from adlib.common.seeds import reproducible_cuda, seeded, stream
 from adlib.embeddings import Embeddings, embeddings, joined
+from adlib.metrics.names import BEST_EPOCH_METRICS, PIXEL_METRICS, best_epoch
 from adlib.models.base import Detector
 from adlib.runs.plan import Plan
 from adlib.runs.record import record
 from adlib.training import Training, learnt_state, load_learnt
-
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "aupro@0.3", "pixel_f1_max (oracle)")
-ORACLE = "(oracle best epoch)"
-ORACLE_METRICS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro@0.3")
 
 
 @dataclass
@@ -207,7 +204,7 @@ def measure(work: Work, trained: Trained) -> Measured:
         load_learnt(work.detector, trained.best["state"])
         for category in work.categories:
             oracle = _measure_category(work, category, replicates=False)[0]["metrics"]
-            known = {f"{name} {ORACLE}": oracle[name] for name in ORACLE_METRICS if name in oracle}
+            known = {best_epoch(name): oracle[name] for name in BEST_EPOCH_METRICS if name in oracle}
             measured.per_category[category.name]["metrics"] |= known
         load_learnt(work.detector, last)
     work.seconds["measure"] = time.perf_counter() - start

@@ -13,13 +13,12 @@ from adlib.common import paths
 from adlib.common.errors import UserError
 from adlib.common.seeds import pick_device
 from adlib.inference import Predictor, predict
+from adlib.metrics.names import RESAMPLED
 from adlib.models.base import Detector
 from adlib.runs import fingerprint
 from adlib.runs.execution import place
 from adlib.runs.plan import Plan
 from adlib.training import load_learnt
-
-RESAMPLED = {"image_auroc": "image_auroc", "image_ap": "average_precision"}  # run.json's name -> the bootstrap's
 
 
 class Run:

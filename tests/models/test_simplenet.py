@@ -210,7 +210,9 @@ def test_relative_noise_is_a_multiple_of_the_embeddings_deviation():
 def test_folded_scores_equal_unfolded_ones():
     """At test adapter, first layer and batch norm are one affine map; float32 products of 24 terms: 1e-5."""
     net = small_net()
-    net.step(small_maps(), net.optimizers(1, 10), torch.Generator().manual_seed(0))  # running statistics off their start
+    net.step(
+        small_maps(), net.optimizers(1, 10), torch.Generator().manual_seed(0)
+    )  # running statistics off their start
     net.eval()
     rows = net.rows(small_maps())
     torch.testing.assert_close(net._output(rows), net.discriminator(net.adapter(rows)), atol=1e-5, rtol=0)
