@@ -112,7 +112,7 @@ def extractor(name: str, layers: tuple, pretrained: bool = False) -> nn.Module:
         ) from error
     model.channels, model.strides = tuple(model.feature_info.channels()), tuple(model.feature_info.reduction())
     last = model.feature_info.module_name()[-1]
-    if last.startswith("blocks."):
+    if last.startswith("blocks.") and hasattr(model, "blocks"):
         # timm's EfficientNet runs all its stages whatever is asked for; those after the last map are dead weight
         model.blocks = model.blocks[: int(last.split(".")[1]) + 1]
     return model
@@ -122,7 +122,7 @@ def _by_module_names(model: nn.Module, layers: tuple[str, ...]) -> nn.Module:
     from timm.models import create_feature_extractor
 
     graph = create_feature_extractor(model, list(layers))
-    side = max(model.pretrained_cfg["input_size"][-1], 64)
+    side = 64 * -(-model.pretrained_cfg["input_size"][-1] // 64)  # whole places at every stride
     shapes = copy.deepcopy(graph).to("meta")(torch.zeros(1, 3, side, side, device="meta"))
     graph.channels = tuple(x.shape[1] for x in shapes.values())
     graph.strides = tuple(side // x.shape[-1] for x in shapes.values())

@@ -1,0 +1,103 @@
+"""Embeddings: computed once under a key that knows what decides them, on disk, joined, handed out in batches."""
+
+import numpy as np
+import pytest
+import stubs
+import torch
+
+from adlib import embeddings as module
+from adlib.common.errors import UserError
+from adlib.embeddings import Embeddings, embeddings, joined
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 64), dtype=np.uint8)
+
+
+def counted(monkeypatch) -> list:
+    calls, fill = [], module._fill
+    monkeypatch.setattr(module, "_fill", lambda *arguments: calls.append(1) or fill(*arguments))
+    return calls
+
+
+def test_an_image_is_embedded_once_and_read_only_afterwards(monkeypatch):
+    """The second call reads what the first wrote; the map is opened for reading, so 60 GB need no memory."""
+    calls = counted(monkeypatch)
+    detector = stubs.MemoryBank(stubs.Config())
+    first, second = (embeddings(detector, IMAGES, "pictures") for _ in range(2))
+    assert len(calls) == 1
+    (array,) = second.parts[0]
+    assert array.mode == "r"
+    with torch.inference_mode():
+        expected = detector.eval().embed(torch.from_numpy(IMAGES).float() / 255)[0]
+    torch.testing.assert_close(second.take(range(5))[0], expected)
+    assert torch.equal(first.take([3])[0], second.take([3])[0])
+
+
+def test_a_detector_in_training_mode_embeds_in_eval_mode():
+    class Dropping(stubs.MemoryBank):
+        def embed(self, images):
+            return torch.nn.functional.dropout(images.mean((2, 3)), 0.5, self.training)
+
+    made = embeddings(Dropping(stubs.Config()).train(), IMAGES, "pictures")
+    assert (made.take(range(5)) > 0).all()
+
+
+def test_two_systems_with_one_backbone_never_read_each_others_maps(monkeypatch):
+    """The same images and weights, another definition of embed: another folder."""
+    calls = counted(monkeypatch)
+
+    class Doubled(stubs.MemoryBank):
+        def embed(self, images):
+            return tuple(2 * x for x in self.backbone(images))
+
+    plain, doubled = (embeddings(cls(stubs.Config()), IMAGES, "pictures") for cls in (stubs.MemoryBank, Doubled))
+    assert len(calls) == 2
+    torch.testing.assert_close(doubled.take([0])[0], 2 * plain.take([0])[0])
+
+
+def test_images_themselves_are_never_copied_to_the_cache(tmp_path):
+    made = embeddings(stubs.DerivedImage(stubs.Config()), IMAGES, "pictures")
+    assert made.parts[0][0] is IMAGES
+    assert not (tmp_path / "cache").exists()
+    assert made.take([1]).dtype == torch.float32
+    assert made.take([1]).max() <= 1
+
+
+def test_what_half_precision_cannot_hold_is_an_error():
+    """65504 is the largest number of float16: a flow's features above it would silently become infinite."""
+
+    class Loud(stubs.ThreeScales):
+        def embed(self, images):
+            return images.mean((2, 3)) * 1e6
+
+    with pytest.raises(UserError, match="more than float16 can store"):
+        embeddings(Loud(stubs.Config()), IMAGES, "pictures")
+
+
+def test_batches_of_several_maps_and_parts():
+    """Two maps, two categories of 3 and 2 images, a subset of each: batches follow the order asked for."""
+    maps = [np.arange(5.0, dtype=np.float32)[:, None], 10 * np.arange(5.0, dtype=np.float32)[:, None, None]]
+    first, second = (Embeddings([[m[a:b] for m in maps]], single=False) for a, b in ((0, 3), (3, 5)))
+    both = joined([first.subset([2, 0]), second])
+    assert [len(both), both.nbytes] == [4, 4 * 8]
+    batches = list(both.batches([np.array([3, 0]), np.array([1, 2])], "cpu"))
+    assert [batch[0][:, 0].tolist() for batch in batches] == [[4.0, 2.0], [0.0, 3.0]]
+    assert [batch[1][:, 0, 0].tolist() for batch in batches] == [[40.0, 20.0], [0.0, 30.0]]
+
+
+def test_on_the_cpu_nothing_moves():
+    made = Embeddings([[IMAGES]], single=True)
+    assert made.resident("cpu") is made
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_resident_and_streamed_batches_are_equal(monkeypatch):
+    """Held on the device as uint8 under half of its memory; else pinned, one batch ahead. Same numbers."""
+    made = joined([Embeddings([[IMAGES[:3]]], single=True), Embeddings([[IMAGES[3:]]], single=True).subset([1, 0])])
+    order = [np.array([4, 0]), np.array([2, 3, 1])]
+    resident = made.resident("cuda")
+    assert resident.parts[0][0].dtype == torch.uint8
+    assert resident.parts[0][0].is_cuda
+    monkeypatch.setattr(module, "RESIDENT_SHARE", 0.0)
+    assert made.resident("cuda") is made
+    for a, b in zip(resident.batches(order, "cuda"), made.batches(order, "cuda"), strict=True):
+        assert torch.equal(a, b)
