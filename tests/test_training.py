@@ -8,7 +8,7 @@ from adlib.common.errors import UserError
 from adlib.common.seeds import generator, pick_device, seeded, stream
 from adlib.embeddings import Embeddings, joined
 from adlib.models import simplenet
-from adlib.training import Training
+from adlib.training import Training, Unfinished
 
 
 class Channels(torch.nn.Module):
@@ -182,3 +182,84 @@ def test_cuda_without_a_gpu_is_one_sentence(monkeypatch, name):
 def test_unknown_devices_list_the_valid_ones(name):
     with pytest.raises(UserError, match="valid: auto, cpu, cuda"):
         pick_device(name)
+
+
+def test_a_checkpoint_holds_nothing_that_is_frozen(tmp_path):
+    """The frozen network's tensors are named by their fingerprint; a checkpoint of WRN-50 would be 270 MB larger."""
+    import stubs
+
+    net = stubs.SecondFrozen(stubs.Config(eval_every=0))
+    embeddings = Embeddings([[np.zeros((9, 3, 64, 64), np.uint8)]], single=True)
+    Training(net, embeddings, 0, checkpoint=tmp_path / "c.pt").run()
+    stored = torch.load(tmp_path / "c.pt", weights_only=True)["model"]
+    assert set(stored) == {k for k in net.state_dict() if not k.startswith("perceptual.")}
+    assert stored
+
+
+def test_the_deadline_saves_within_an_epoch_and_says_how_far_it_came(tmp_path):
+    """3 batches an epoch: over after the first step, so the checkpoint stands in epoch 1, and nothing is lost."""
+    net, embeddings = parts(epochs=2)
+    with pytest.raises(Unfinished, match="unfinished, epoch 1 of 2; the same command goes on") as left:
+        Training(net, embeddings, 0, checkpoint=tmp_path / "c.pt", deadline=0.0).run()
+    assert left.value.status == 75
+    state = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert (len(state["history"]), state["pending"]["done"]) == (0, 1)
+
+
+def test_saving_takes_at_most_a_twentieth_of_the_time(tmp_path, monkeypatch):
+    """A checkpoint that takes a second is written every 20 seconds, whatever `minutes` says."""
+    net, embeddings = parts(epochs=1)
+    training = Training(net, embeddings, 0, checkpoint=tmp_path / "c.pt", minutes=0)
+    now, saves = [100.0], []
+    monkeypatch.setattr("adlib.training.time.monotonic", lambda: now[0])
+
+    def save(optimizers, pending):
+        saves.append(now[0])
+        now[0] += 1.0
+
+    training._save, training.saved, training.saving = save, 100.0, 0.0
+    for second in range(60):
+        now[0] = max(now[0], 100.0 + second)
+        training._maybe_save([], 1)
+    assert saves == [100.0, 121.0, 142.0]
+
+
+def test_sigterm_saves_and_leaves_as_unfinished(tmp_path):
+    """A scheduler's signal in a process of its own: checkpoint written, exit status 75, the next call finishes."""
+    import signal
+    import subprocess
+    import sys
+
+    from conftest import PROJECT
+
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "sys.path[:0] = ['tests/helpers', 'tests']\n"
+        "import test_training as t\n"
+        "net, embeddings = t.parts(epochs=50)\n"
+        "step, count = net.step, []\n"
+        "def slow(*arguments):\n"
+        "    count.append(1)\n"
+        "    if len(count) == 4:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return step(*arguments)\n"
+        "net.step = slow\n"
+        "try:\n"
+        f"    t.Training(net, embeddings, 0, checkpoint=pathlib.Path({str(tmp_path / 'c.pt')!r})).run()\n"
+        "except t.Unfinished as error:\n"
+        "    print(error, len(count))\n"
+        "    sys.exit(error.status)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 75, done.stderr
+    assert done.stdout.split() == "unfinished, epoch 2 of 50; the same command goes on from here 4".split()
+    assert (tmp_path / "c.pt").is_file()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_budget_that_is_no_number_is_one_sentence(monkeypatch):
+    import adlib
+
+    monkeypatch.setenv("ADLIB_MINUTES", "soon")
+    with pytest.raises(UserError, match="ADLIB_MINUTES is 'soon'; it must be a number of minutes"):
+        adlib.reproduce("simplenet", "elpv")
