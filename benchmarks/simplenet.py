@@ -150,7 +150,7 @@ def decoding(config: Config, files: list[Path]) -> list[dict]:
     geometry = images.Geometry(config.image_size)
 
     def pool():
-        return list(images._decoded([str(f) for f in files], geometry))
+        return list(images.decoded([str(f) for f in files], geometry))
 
     def loop():
         return [images.resize(images.decode(f), geometry) for f in files]
