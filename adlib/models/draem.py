@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from adlib import losses
 from adlib.common.errors import UserError
+from adlib.layers import upsample
 from adlib.models import base
 from adlib.models.base import Scores
 from adlib.models.config import setting
@@ -81,28 +82,6 @@ def block(*channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def doubled(x: Tensor) -> Tensor:
-    """[B,C,h,w] -> [B,C,2h,2w], bilinear, corners on corners."""
-    if x.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return _doubled_by_matrices(x)  # there torch's own is put together from slow indexing
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-
-
-def _doubled_by_matrices(x: Tensor) -> Tensor:
-    """The same as two matrix products, whose gradients are deterministic on a GPU; made for channels_last."""
-    rows, columns = (_hat(n, x) for n in x.shape[-2:])
-    x = columns @ x.permute(0, 2, 3, 1)  # [B, h, 2w, C]
-    x = rows @ x.flatten(2)  # [B, 2h, 2w*C]
-    return x.unflatten(2, (len(columns), -1)).permute(0, 3, 1, 2)
-
-
-def _hat(n: int, like: Tensor) -> Tensor:
-    """[2n,n]: weights of n places at each of 2n places from the first to the last."""
-    at = torch.arange(2 * n, device=like.device, dtype=torch.float64) * (n - 1) / (2 * n - 1)
-    distance = (at[:, None] - torch.arange(n, device=like.device)).abs()
-    return (1 - distance).clamp(min=0).to(like.dtype)
-
-
 class Reconstructive(nn.Module):
     """Damaged images [B,3,S,S] -> repaired ones, linear, not clipped. No skips: they would let the damage through.
 
@@ -128,7 +107,7 @@ class Reconstructive(nn.Module):
             x = F.max_pool2d(down(x), 2)
         x = self.bottom(x)
         for up, join in zip(self.ups, self.joins, strict=True):
-            x = join(up(doubled(x)))
+            x = join(up(upsample(x, 2, "aligned")))
         return self.head(x)
 
 
@@ -156,7 +135,7 @@ class Discriminative(nn.Module):
             x = F.max_pool2d(skips[-1], 2)
         x = self.bottom(x)
         for up, join in zip(self.ups, self.joins, strict=True):
-            x = join(torch.cat([up(doubled(x)), skips.pop()], 1))
+            x = join(torch.cat([up(upsample(x, 2, "aligned")), skips.pop()], 1))
         return self.head(x)
 
 

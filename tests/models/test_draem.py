@@ -158,17 +158,6 @@ def test_losses_and_gradients_equal_the_authors_code(ruled):
     assert ssim(repaired, image).item() == pytest.approx(g["net_ssim_range1"], rel=1e-6)
 
 
-def test_doubling_by_matrices_equals_interpolation():
-    """Bilinear with corners on corners, also of one pixel; float64 and its gradient: rounding only."""
-    for shape in ((2, 3, 4, 6), (1, 2, 1, 1)):
-        x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-        plain, matrices = draem.doubled(x), draem._doubled_by_matrices(x)
-        torch.testing.assert_close(matrices, plain)
-        weights = torch.arange(plain.numel(), dtype=torch.float64).view_as(plain)
-        slopes = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (plain, matrices)]
-        torch.testing.assert_close(*slopes)
-
-
 def test_loss_values_of_constructed_outputs():
     """Repaired = target: l2 and ssim are 0. Logits 0: p = 0.5 everywhere, -(1/2)^2 ln(1/2) = 0.1733 but for s."""
     net, target = tiny(), stripes(2)
