@@ -51,7 +51,8 @@ def autocontrast(textures: Tensor, cutoff: Tensor) -> Tensor:
     below = counts.cumsum(-1)
     low = (below <= cut).sum(-1, keepdim=True).double()  # the first level with more than `cut` pixels up to it
     high = 255 - (pixels - below + counts <= cut).sum(-1, keepdim=True).double()
-    scale = 255 / (high - low).clamp(min=1)
+    # two tensors, because torch computes `255 / tensor` as 255 times the reciprocal, which rounds twice
+    scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
     return _look_up(textures, torch.where(high > low, levels * scale - low * scale, levels))
 
 
