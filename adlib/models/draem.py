@@ -11,10 +11,11 @@ Equations of the paper: (1) losses.ssim, (2) l2 and ssim and (3) the sum, in `Dr
 Inferred from the authors' code (VitjanZ/DRAEM, commit 2dbf673), where the text is silent: widths, all of the networks,
 initialisation, lambda = 1 before SSIM, smoothing 1e-5 of the focal loss, filter of 21 pixels, and where it differs from
 the text: operations, opacity, noise, rotations, learning rate (specs/draem.md, section 10: `Config` takes both).
-Mended: the complement that eq. (4) lacks; milestones rounded, which the code lets pass if they are not whole. Chosen:
-RGB; range 1 in SSIM ("auto" is the code's switch); the filter shrinks with the image; the map is a logit difference.
+Mended: the complement that eq. (4) lacks; milestones that are not whole epochs (`milestones`). Chosen: RGB; range 1 in
+SSIM ("auto" is the code's switch); the filter shrinks with the image; the map is a logit difference.
 """
 
+import math
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
@@ -28,7 +29,7 @@ from adlib.layers import upsample
 from adlib.models import base
 from adlib.models.base import Scores
 from adlib.models.config import setting
-from adlib.synthesis import Simulator
+from adlib.synthesis import Simulator, TextureSource, texture_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +37,13 @@ class Config(base.Config):
     """Each default is the setting of the authors' code, except resample and mask_rule, common to all systems."""
 
     image_size: int = setting(256, low=32)  # pixels per side, a multiple of 32
-    epochs: int = setting(700, low=0)  # of N draws with replacement
+    epochs: int | None = setting(700, low=0)  # of N draws with replacement
     batch_size: int = setting(8, low=1)
     reconstruction_width: int = setting(128, low=1)  # channels of the first block; 8 times as many at the bottom
     segmentation_width: int = setting(64, low=1)
     learning_rate: float = setting(1e-4, low=0.0)  # Adam
     decay: float = setting(0.2, low=0.0, high=1.0)  # factor of the learning rate; paper 0.1
-    decay_at: tuple[float, ...] = setting((0.8, 0.9), low=0.0, high=1.0)  # share of the epochs; paper 400, 600 of 700
+    decay_at: tuple[float, ...] = setting((0.8, 0.9), low=0.0, high=1.0)  # share of training; paper 400, 600 of 700
     ssim_weight: float = setting(1.0, low=0.0)  # lambda of eq. (2)
     ssim_data_range: float | str = setting(1.0, choices=(1.0, "auto"))  # auto: 2 where a reconstruction is below -0.5
     score_pool: int = setting(21, low=1)  # pixels of the mean filter at side 256, scaled with image_size
@@ -148,6 +149,20 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def milestones(shares: tuple[float, ...], count: int) -> list[int]:
+    """After how many of `count` epochs (or steps) the learning rate falls: the shares of them, halves rounded up.
+
+    The authors' MultiStepLR takes 0.8 * epochs as it is: a whole number falls on that epoch, any other never comes, so
+    their 5 epochs would decay after 4 and not at 4.5. Here 4.5 is 5, the end. Two shares that round to one epoch (7
+    epochs: 5.6 and 6.3) take two following ones (6 and 7), because both at once would be a decay of another size.
+    """
+    ends: list[int] = []
+    for share in sorted(shares):
+        nearest = math.floor(round(share * count, 6) + 0.5)  # round: 0.7 * 45 is 31.499999999999996
+        ends.append(max(nearest, ends[-1] + 1) if ends else nearest)
+    return ends
+
+
 def pool_side(image_size: int, at_256: int = 21) -> int:
     """Side of the mean filter in pixels: the odd number nearest to at_256 * image_size / 256."""
     return 2 * round((at_256 * image_size / 256 - 1) / 2) + 1
@@ -163,7 +178,7 @@ class Draem(base.Detector):
 
     Config = Config
     replacement = True  # the authors' loader ignores the index and draws
-    published_mask_rule = "exact_one"  # bilinear, then cut to an integer
+    published_mask_rule = "exact_one"  # bilinear without a low-pass, then cut to an integer
 
     def __init__(self, config: Config):
         super().__init__(config)
@@ -184,14 +199,13 @@ class Draem(base.Detector):
         return {"image_score": f"max of the {self.side} x {self.side} mean", "smoothing": "none"}
 
     @classmethod
-    def material(cls, config: Config, dataset: str, categories: tuple[str, ...]):
-        from adlib.synthesis.texture_bank import texture_source
-
+    def material(cls, config: Config, dataset: str, categories: tuple[str, ...]) -> TextureSource:
+        """The textures for these categories. UserError where none are there."""
         return texture_source(config.textures, dataset, categories)
 
-    def equip(self, material, device: str) -> None:
-        """Load the texture bank, uint8 [T,3,S,S], to the device that trains."""
-        self.bank = material.bank(self.config.image_size).to(device)
+    def equip(self, material: TextureSource, device: str) -> None:
+        """Load the texture bank, uint8 [T,3,S,S], resampled as the images are, to the device that trains."""
+        self.bank = material.bank(self.config.image_size, self.config.resample).to(device)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B,3,S,S] in 0..1 -> repaired images [B,3,S,S], logits [B,2,S,S] of normal and anomalous."""
@@ -222,9 +236,13 @@ class Draem(base.Detector):
             focal = losses.focal(logits.softmax(1), mask)
         return {"total": l2 + self.config.ssim_weight * ssim + focal, "l2": l2, "ssim": ssim, "focal": focal}
 
-    def optimizers(self, steps_per_epoch: int) -> list[tuple]:
+    def optimizers(self, steps_per_epoch: int, total_steps: int) -> list[tuple]:
+        """[(Adam, its decay at the end of whole epochs, or at steps where training is counted in steps)]."""
         adam = torch.optim.Adam(self.parameters(), lr=self.config.learning_rate)
-        steps = [round(share * self.config.epochs) * steps_per_epoch for share in self.config.decay_at]
+        if self.config.epochs is None:
+            steps = milestones(self.config.decay_at, total_steps)
+        else:
+            steps = [epoch * steps_per_epoch for epoch in milestones(self.config.decay_at, self.config.epochs)]
         return [(adam, torch.optim.lr_scheduler.MultiStepLR(adam, steps, self.config.decay))]
 
     def score(self, embeddings: Tensor) -> Scores:
