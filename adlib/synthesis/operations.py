@@ -80,7 +80,7 @@ def sharpen(textures: Tensor, factor: Tensor) -> Tensor:
 
 def hue_and_saturation(textures: Tensor, hue: Tensor, saturation: Tensor) -> Tensor:
     """Shift the hue by 2 trunc(180 hue / 255) degrees and the saturation by saturation / 255; both [n], -50..50."""
-    from kornia.color import rgb_to_hsv
+    from kornia.color import rgb_to_hsv  # heavy, and two of the ten operations need it
 
     degrees = 2 * (180 * hue / 255).trunc()
     h, s, v = rgb_to_hsv(textures.float().div(255)).split(1, 1)
@@ -157,7 +157,7 @@ def _lightness(values: Tensor, change: Callable) -> Tensor:
 
 def _perceptual(name: str) -> Callable[[Tensor, Callable], Tensor]:
     def convert(values: Tensor, change: Callable) -> Tensor:
-        from kornia import color
+        from kornia import color  # heavy, see `hue_and_saturation`
 
         space = getattr(color, f"rgb_to_{name}")(values / 255)
         space[:, :1] = change(space[:, :1] * 2.55) / 2.55  # kornia's L is 0..100

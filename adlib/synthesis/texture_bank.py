@@ -48,7 +48,7 @@ class TextureSource:
     """Pictures, or parts of them, that serve as anomaly textures; nothing is decoded before `bank`."""
 
     name: str  # "dtd" or "photographs"
-    files: tuple[Path, ...]  # one per texture; a photograph stands here once per crop
+    files: tuple[Path, ...]  # one per texture; a photograph once per crop
     boxes: tuple[Box, ...]  # the part of the file, as shares of its sides
     fingerprint: str  # sha256 (hex) over relative names, boxes and contents; independent of the place
     note: str  # in words, for the run's record
