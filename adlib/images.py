@@ -4,12 +4,10 @@ Shapes: a decoded picture is uint8 [H,W,3], a resized one uint8 [3,S,S], a cache
 Protocol: common.md section 2. EXIF rotation is not applied, as in the loaders of the published results.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,14 +15,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy import ndimage
 from tqdm import tqdm
 
-from adlib.common.errors import UserError
+from adlib.common import definitions
+from adlib.common.errors import UserError, check_names
+from adlib.common.files import written_whole
+from adlib.common.hashes import content_hashes
 from adlib.common.paths import cache_root
 
 RESIZE_MODES = ("squash", "short_crop")
 RESAMPLES = ("antialias", "plain")
-MASK_RULES = ("nearest", "half", "any", "exact_one")
+MASK_RULES = ("nearest", "half", "any", "exact_one", "exact_one_antialias")
+# The rules of published code bring their own resampling, whatever the pictures' is: OpenCV's, and PIL's.
+RESAMPLE_OF_RULE = {"exact_one": "plain", "exact_one_antialias": "antialias"}
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 CHUNK = 64  # images between two writes: bounds the memory of the pool
 
@@ -36,13 +40,11 @@ class Geometry:
     image_size: int  # S, pixels per side
     resize_mode: str = "squash"  # squash to S x S, or short_crop: shorter side to `resize`, then centre crop S
     resize: int | None = None  # pixels of the shorter side before the crop; None: S. Only for short_crop
-    resample: str = (
-        "antialias"  # bilinear with anti-aliasing (PIL), or plain: without (F.interpolate, cv2 INTER_LINEAR)
-    )
+    resample: str = "antialias"  # bilinear with a low-pass (PIL), or plain: without (F.interpolate, cv2 INTER_LINEAR)
 
     def __post_init__(self):
-        _one_of("resize_mode", self.resize_mode, RESIZE_MODES)
-        _one_of("resample", self.resample, RESAMPLES)
+        check_names("resize_mode", [self.resize_mode], RESIZE_MODES)
+        check_names("resample", [self.resample], RESAMPLES)
         if self.image_size < 1:
             raise UserError(f"image_size {self.image_size} is not a positive number of pixels; 256 is usual")
         if self.resize is not None and self.resize_mode == "squash":
@@ -76,12 +78,8 @@ def decode(path: str | Path) -> np.ndarray:
 
 def resize(image: np.ndarray, geometry: Geometry) -> np.ndarray:
     """uint8 [H,W,3] -> uint8 [3,S,S], bilinear; `resample="antialias"` is PIL's own result."""
-    height, width = geometry.resized(*image.shape[:2])
-    if geometry.resample == "plain":
-        resized = _plain(image, height, width)
-    else:
-        resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-    return np.ascontiguousarray(_centre(resized, geometry.image_size).transpose(2, 0, 1))
+    resized = _bilinear(image, geometry, geometry.resample)
+    return np.ascontiguousarray(resized.transpose(2, 0, 1))
 
 
 def crop_box(original_size: tuple[int, int], geometry: Geometry) -> tuple[float, float, float, float]:
@@ -103,7 +101,7 @@ def paste_back(map: np.ndarray, original_size: tuple[int, int], geometry: Geomet
 
 def to_float(images, device="cpu"):
     """uint8 array or tensor of any shape -> float32 tensor in 0..1 on the device; moved as uint8."""
-    import torch
+    import torch  # heavy; naming a geometry or a rule needs none of it
 
     tensor = images if torch.is_tensor(images) else torch.from_numpy(np.array(images))
     return tensor.to(device).float().div_(255)
@@ -112,28 +110,33 @@ def to_float(images, device="cpu"):
 def cached(table: pd.DataFrame, geometry: Geometry) -> np.memmap:
     """All rows of a sample table, decoded and resized: uint8 [N,3,S,S], row i = i-th row of the table.
 
-    Kept at `cache_root()/images/<key>.npy`, key = content fingerprint + rows + geometry, so a second call only opens
-    it. Call it with the whole table of `data.load` and select rows afterwards: each selection is a cache of its own.
-    The array is mapped copy-on-write: writing into it never reaches the file. UserError: unreadable image, full disk.
+    Kept at `cache_root()/images/<key>.npy`, key = content fingerprint + rows + geometry + the code of `resize`, so a
+    second call only opens it. Call it with the whole table of `data.load` and select rows afterwards: each selection is
+    a cache of its own. The array is mapped read-only. UserError: unreadable image, full disk.
     """
     path = cache_root() / "images" / f"{_key(table, geometry)}.npy"
     try:
-        return np.load(path, mmap_mode="c")
+        return np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         _store(path, table.path, geometry)  # absent, or cut short by something outside this program
-    return np.load(path, mmap_mode="c")
+    return np.load(path, mmap_mode="r")
 
 
 def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") -> tuple[np.ndarray, dict]:
     """Masks bool [N,S,S] of a sample table (True anomalous) and what happened to them; normal images are all False.
 
-    rule: nearest, half, any, exact_one (common.md section 2); threshold: `table.attrs["mask_threshold"]`, default 0.
+    rule: nearest; or bilinear, resampled as the pictures are, and `half` (>= 0.5) or `any` (> 0); or the rules of
+    published code, which keep full pixels only (== 1): `exact_one` without a low-pass (DRAEM: OpenCV, whatever the
+    pictures' resampling), `exact_one_antialias` with PIL's (SimpleNet, PatchCore). See common.md section 2.
+    A pixel of the full mask is anomalous above the threshold `table.attrs["mask_threshold"]`, default 0.
+
     info: `regions_lost` (8-connected regions without a pixel left), `no_mask` (rows, 0..N-1, of anomalous images
     without a mask or with an empty one: leave them out of pixel metrics), `emptied` (rows whose mask lost all its
-    pixels on the way to the grid: they count as normal). UserError: unreadable mask, or mask and image differ in size.
+    pixels on the way to the grid: they count as normal). UserError: unknown rule, unreadable mask, or mask and image
+    differ in size.
     """
     geometry = Geometry(geometry) if isinstance(geometry, int) else geometry
-    _one_of("mask_rule", rule, MASK_RULES)
+    check_names("mask_rule", [rule], MASK_RULES)
     threshold = table.attrs.get("mask_threshold", 0)
 
     def one(i: int) -> tuple[np.ndarray, int] | None:
@@ -146,20 +149,24 @@ def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") 
     info = {"regions_lost": 0, "no_mask": [], "emptied": []}
     rows = [i for i, label in enumerate(table.label) if label]
     with ThreadPoolExecutor(_workers()) as pool:
-        for i, found in zip(rows, pool.map(one, rows), strict=True):
-            if found is None:
+        for i, mask in zip(rows, pool.map(one, rows), strict=True):
+            if mask is None:
                 info["no_mask"].append(i)
                 continue
-            result[i] = found[0]
-            info["regions_lost"] += found[1]
+            result[i], lost = mask
+            info["regions_lost"] += lost
             if not result[i].any():
                 info["emptied"].append(i)
     return result, info
 
 
-def _one_of(name: str, value: str, valid: Iterable[str]) -> None:
-    if value not in valid:
-        raise UserError(f"{name} {value!r} is unknown; valid are {', '.join(valid)}")
+def decoded(files: list[str], geometry: Geometry) -> Iterator[np.ndarray]:
+    """uint8 [3,S,S] of each file in order, decoded and resized by a pool of threads. UserError: unreadable image."""
+    with ThreadPoolExecutor(_workers()) as pool, tqdm(total=len(files), desc="decode", disable=None) as bar:
+        for start in range(0, len(files), CHUNK):
+            for picture in pool.map(lambda file: resize(decode(file), geometry), files[start : start + CHUNK]):
+                bar.update()
+                yield picture
 
 
 def _workers() -> int:
@@ -174,8 +181,10 @@ def _opened(path: str | Path) -> Image.Image:
         image.load()
         return image
     except FileNotFoundError:
-        what = f"is a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "does not exist"
-        raise UserError(f"image {path} {what}; expected a picture file") from None
+        fault = "does not exist"
+        if path.is_symlink():
+            fault = f"is a link to {os.readlink(path)}, which does not exist"
+        raise UserError(f"image {path} {fault}; expected a picture file") from None
     except UNREADABLE as error:
         raise UserError(f"cannot read image {path} ({error}); expected a complete PNG, JPEG, BMP or TIFF") from error
 
@@ -206,58 +215,52 @@ def _centre(image: np.ndarray, side: int) -> np.ndarray:
     return image[top : top + side, left : left + side]
 
 
+def _bilinear(image: np.ndarray, geometry: Geometry, resample: str) -> np.ndarray:
+    """uint8 [H,W] or [H,W,3] -> uint8 [S,S] or [S,S,3], the centre where the geometry crops."""
+    height, width = geometry.resized(*image.shape[:2])
+    if resample == "plain":
+        resized = _plain(image, height, width)
+    else:
+        resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return _centre(resized, geometry.image_size)
+
+
 def _plain(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    import torch
+    import torch  # heavy, see `to_float`
     from torch.nn import functional
 
-    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    resized = functional.interpolate(tensor, (height, width), mode="bilinear", align_corners=False, antialias=False)
-    return resized[0].round().byte().permute(1, 2, 0).numpy()
+    planes = torch.from_numpy(np.atleast_3d(image)).permute(2, 0, 1)[None].float()  # [1, 1 or 3, H, W]
+    resized = functional.interpolate(planes, (height, width), mode="bilinear", align_corners=False, antialias=False)
+    return resized[0].round().byte().permute(1, 2, 0).numpy().reshape(height, width, *image.shape[2:])
 
 
 def _key(table: pd.DataFrame, geometry: Geometry) -> str:
     """Row paths stand beside the fingerprint because a selection of rows keeps the whole table's attrs."""
     root = table.attrs.get("root", "")
     rows = [os.path.relpath(path, root) if root else path for path in table.path]
-    identity = [table.attrs.get("fingerprint") or _contents(table), rows, asdict(geometry)]
+    code = definitions.fingerprint(decode, resize, outside=("adlib.common",))
+    identity = [table.attrs.get("fingerprint") or _contents(table), rows, asdict(geometry), code]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _contents(table: pd.DataFrame) -> list[str]:
-    from adlib.common.hashes import content_hashes
-
     return content_hashes(Path(table.attrs.get("root", "")), [Path(path) for path in table.path])
 
 
 def _store(path: Path, files: pd.Series, geometry: Geometry) -> None:
-    """Write under a temporary name and rename when complete, so that a cache file is whole or absent."""
-    side, temporary = geometry.image_size, path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
-    needed = len(files) * 3 * side * side
-    pictures = _decoded(list(files), geometry)
+    shape = (len(files), 3, geometry.image_size, geometry.image_size)
+    pictures = decoded(list(files), geometry)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), 3, side, side)}
+        with written_whole(path) as scratch, scratch.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for picture in pictures:
                 file.write(picture.tobytes())
-        os.replace(temporary, path)
     except OSError as error:
         raise UserError(
-            f"cannot write the image cache {path} ({needed / 1e6:.1f} MB needed): {error.strerror};"
+            f"cannot write the image cache {path} ({np.prod(shape) / 1e6:.1f} MB needed): {error.strerror};"
             " make room or set ADLIB_CACHE to another folder"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _decoded(files: list[str], geometry: Geometry) -> Iterator[np.ndarray]:
-    with ThreadPoolExecutor(_workers()) as pool, tqdm(total=len(files), desc="decode", disable=None) as bar:
-        for start in range(0, len(files), CHUNK):
-            for picture in pool.map(lambda file: resize(decode(file), geometry), files[start : start + CHUNK]):
-                bar.update()
-                yield picture
 
 
 def _read_mask(path: str, image_path: str, threshold: int) -> np.ndarray:
@@ -279,24 +282,24 @@ def _read_mask(path: str, image_path: str, threshold: int) -> np.ndarray:
 
 def _on_grid(mask: np.ndarray, geometry: Geometry, rule: str) -> tuple[np.ndarray, int]:
     """Mask on the grid, bool [S,S], and how many of its regions have no pixel there."""
-    from scipy import ndimage
-
     regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
     if rule == "nearest":
-        kept = _resampled(regions.astype(np.int32), geometry, Image.Resampling.NEAREST)
+        height, width = geometry.resized(*mask.shape)
+        numbers = Image.fromarray(regions.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
+        kept = _centre(np.asarray(numbers), geometry.image_size)
         return kept > 0, count - len(np.unique(kept[kept > 0]))
-    grid = _bilinear(mask, geometry, rule)
+    grid = _by_share(mask, geometry, rule)
     if count == 1:
         return grid, int(not grid.any())
-    return grid, sum(not _bilinear(regions == k, geometry, rule).any() for k in range(1, count + 1))
+    return grid, sum(not _by_share(regions == k, geometry, rule).any() for k in range(1, count + 1))
 
 
-def _bilinear(mask: np.ndarray, geometry: Geometry, rule: str) -> np.ndarray:
-    """The 8-bit mask resized by PIL, as the loaders do whose rules these are."""
-    grey = _resampled(mask.astype(np.uint8) * 255, geometry, Image.Resampling.BILINEAR)
-    return {"half": grey >= 127.5, "any": grey > 0, "exact_one": grey == 255}[rule]
-
-
-def _resampled(values: np.ndarray, geometry: Geometry, resampling: Image.Resampling) -> np.ndarray:
-    height, width = geometry.resized(*values.shape)
-    return _centre(np.asarray(Image.fromarray(values).resize((width, height), resampling)), geometry.image_size)
+def _by_share(mask: np.ndarray, geometry: Geometry, rule: str) -> np.ndarray:
+    """Mask bool [H,W] -> bool [S,S] by the grey level of the resized 8-bit mask, as the loaders do."""
+    resample = RESAMPLE_OF_RULE.get(rule, geometry.resample)
+    grey = _bilinear(mask.astype(np.uint8) * 255, geometry, resample)
+    if rule == "half":
+        return grey >= 127.5
+    if rule == "any":
+        return grey > 0
+    return grey == 255

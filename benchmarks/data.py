@@ -78,14 +78,14 @@ def rows(dataset: str, repeats: int) -> list[dict]:
 
 def there() -> list[str]:
     """Data sets of which something lies on this machine."""
-    found = []
+    names = []
     for name in data.datasets():
         try:
             verify(name, progress=False)
         except UserError:
             continue
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 def report(table: pd.DataFrame, repeats: int, load: float) -> str:

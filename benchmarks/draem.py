@@ -15,21 +15,21 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch.utils.flop_counter import FlopCounterMode
+from turns import FOLDER, alternate, write
 
-from adlib.common import paths
 from adlib.common.seeds import pick_device, reproducible_cuda
 from adlib.models.draem import Config, Draem
 from adlib.synthesis import Simulator
 from adlib.synthesis import operations as texture_operations
 from adlib.synthesis.texture_bank import texture_source
 
-FOLDER = paths.PROJECT / "results" / "reference" / "benchmarks"
 BATCH = 8
 ROUNDS = 7
 CPU_NETWORKS = ((16, 8, 64), (16, 8, 128))  # widths and side
@@ -40,6 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256])
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each code; the median is reported")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder that receives draem_<device>.md and .csv")
     parser.add_argument("--seconds", type=float, default=3.0, help="of the worker processes")
     args = parser.parse_args()
     device = pick_device(args.device)
@@ -47,7 +49,7 @@ def main() -> None:
     if cuda:
         reproducible_cuda()  # as in a run: deterministic kernels, no TF32
     load = os.getloadavg()[0]
-    rows = [row for side in args.sizes for row in simulation(side, device, args.seconds)]
+    rows = [row for side in args.sizes for row in simulation(side, device, args.seconds, args.rounds)]
     for reconstruction, segmentation, side in CPU_NETWORKS + (GPU_NETWORKS if cuda else ()):
         for precision in ("float32", "bfloat16") if cuda else ("float32",):
             config = Config(
@@ -58,55 +60,44 @@ def main() -> None:
                 precision=precision,
                 textures="photographs",
             )
-            rows += training(config, device)
+            rows += training(config, device, args.rounds)
     name = torch.cuda.get_device_name() if cuda else "CPU"
     where = f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, load average {load:.1f} before"
-    profiles = [profile(side, device) for side in args.sizes]
-    write(pd.DataFrame(rows), where, profiles, f"draem_{device.split(':')[0]}")
+    conditions = f"Batch {BATCH}, {where}. ratio: value / value of adlib in the same process."
+    conditions += " Written by `python benchmarks/draem.py`."
+    profiles = "\n" + "\n".join(profile(side, device, args.rounds) for side in args.sizes)
+    write(pd.DataFrame(rows), "Speed of DRAEM", conditions, args.out, f"draem_{device.split(':')[0]}", profiles)
 
 
-def material(side: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def pictures(side: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Images [8,3,S,S] in 0..1 and a bank uint8 [T,3,S,S], all photographs."""
     bank = texture_source("photographs").bank(side).to(device)
     return bank[10 : 10 + BATCH].float() / 255, bank
 
 
-def simulation(side: int, device: str, seconds: float) -> list[dict]:
+def simulation(side: int, device: str, seconds: float, rounds: int) -> list[dict]:
     """Images per second of the simulator and of the authors' form, on one thread and on all of them."""
     threads = torch.get_num_threads()
-    images, bank = material(side, device)
+    images, bank = pictures(side, device)
     draws, simulator = torch.Generator(device).manual_seed(0), Simulator()
     samples = images.permute(0, 2, 3, 1).mul(255).byte().cpu().numpy()
     textures = bank.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     rng = np.random.default_rng(0)
     ours = lambda: simulator(images, bank, draws)
     theirs = lambda: [authors_sample(sample, textures, rng) for sample in samples]
-    found = {}
+    speeds = {}
     if device == "cpu":
         torch.set_num_threads(1)
-        found["one thread"] = [BATCH / t for t in alternate(ours, theirs, device=device)]
+        speeds["one thread"] = [BATCH / t for t in alternate(ours, theirs, device=device, rounds=rounds)]
         torch.set_num_threads(threads)
-    fast = BATCH / alternate(ours, device=device, rounds=5 * ROUNDS)[0]
-    found[f"{threads} threads"] = fast, workers(samples, textures, threads, seconds)
+    fast = BATCH / alternate(ours, device=device, rounds=5 * rounds)[0]
+    speeds[f"{threads} threads"] = fast, workers(samples, textures, threads, seconds)
     rows = []
-    for how, (fast, slow) in found.items():
-        what = f"simulator at {side}, {how}, images/s"
-        rows.append({"what": what, "code": "adlib", "value": fast, "ratio": 1.0})
-        rows.append({"what": what, "code": "the authors' form", "value": slow, "ratio": slow / fast})
+    for cores, (fast, slow) in speeds.items():
+        measure = f"simulator at {side}, {cores}, images/s"
+        rows.append({"measure": measure, "code": "adlib", "value": fast, "ratio": 1.0})
+        rows.append({"measure": measure, "code": "the authors' form", "value": slow, "ratio": slow / fast})
     return rows
-
-
-def alternate(*calls, device: str, rounds: int = ROUNDS) -> list[float]:
-    """Median seconds of calls that take turns, so that another load of the machine meets all of them."""
-    seconds = [[] for _ in calls]
-    for _ in range(rounds + 1):
-        for call, found in zip(calls, seconds, strict=True):
-            start = time.perf_counter()
-            call()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            found.append(time.perf_counter() - start)
-    return [float(np.median(found[1:])) for found in seconds]
 
 
 def workers(samples: np.ndarray, textures: np.ndarray, count: int, seconds: float) -> float:
@@ -203,13 +194,13 @@ PICTURE_OPERATIONS = (
 )
 
 
-def training(config: Config, device: str) -> list[dict]:
+def training(config: Config, device: str, rounds: int) -> list[dict]:
     """Images per second of a whole step, the simulator's share of it, and the arithmetic against a matrix product."""
     torch.manual_seed(0)
     detector = Draem(config).to(device).train()
     detector.equip(texture_source("photographs"), device)
-    optimizers, draws = detector.optimizers(1, 100), torch.Generator(device).manual_seed(0)
-    images, _ = material(config.image_size, device)
+    optimizers, draws = detector.optimizers(1, 1), torch.Generator(device).manual_seed(0)
+    images, _ = pictures(config.image_size, device)
     half = torch.autocast("cuda", torch.bfloat16, enabled=config.precision == "bfloat16" and device != "cpu")
 
     def step():
@@ -220,21 +211,21 @@ def training(config: Config, device: str) -> list[dict]:
         step()
     flop = counter.get_total_flops() / BATCH
     simulate = lambda: detector.simulator(images, detector.bank, draws)
-    whole, alone = alternate(step, simulate, device=device)
-    peak = matrix_flops(device, torch.bfloat16 if config.precision == "bfloat16" else torch.float32)
+    whole, alone = alternate(step, simulate, device=device, rounds=rounds)
+    peak = matrix_flops(device, torch.bfloat16 if config.precision == "bfloat16" else torch.float32, rounds)
     widths = f"{config.reconstruction_width}/{config.segmentation_width} at {config.image_size}, {config.precision}"
     limit = peak / flop
     speed = BATCH / whole
     return [
-        {"what": f"training {widths}, images/s", "code": "adlib", "value": speed, "ratio": 1.0},
+        {"measure": f"training {widths}, images/s", "code": "adlib", "value": speed, "ratio": 1.0},
         {
-            "what": f"training {widths}, images/s",
+            "measure": f"training {widths}, images/s",
             "code": limit_name(flop, peak),
             "value": limit,
             "ratio": limit / speed,
         },
         {
-            "what": f"simulator's share of a step {widths}, %",
+            "measure": f"simulator's share of a step {widths}, %",
             "code": "adlib",
             "value": 100 * alone / whole,
             "ratio": 1.0,
@@ -246,21 +237,23 @@ def limit_name(flop: float, peak: float) -> str:
     return f"{flop / 1e9:.3g} GFLOP per image at a matrix product's {peak / 1e12:.3g} TFLOP/s"
 
 
-def matrix_flops(device: str, dtype: torch.dtype) -> float:
+def matrix_flops(device: str, dtype: torch.dtype, rounds: int) -> float:
     """FLOP per second that a large square matrix product reaches here: what arithmetic could reach at best."""
     side = 1024 if device == "cpu" else 8192
     a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-    return 2 * side**3 / alternate(lambda: a @ b, device=device)[0]
+    return 2 * side**3 / alternate(lambda: a @ b, device=device, rounds=rounds)[0]
 
 
-def profile(side: int, device: str) -> str:
+def profile(side: int, device: str, rounds: int) -> str:
     """Where the time goes: milliseconds per texture of each operation, and torch's own table of a batch."""
-    images, bank = material(side, device)
+    images, bank = pictures(side, device)
     uniform = torch.rand(BATCH, texture_operations.DRAWS, generator=torch.Generator().manual_seed(0))
     lines = []
     for name, operation in texture_operations.OPERATIONS.items():
         call = lambda operation=operation: operation.apply(bank[:BATCH], *operation.parameters(uniform))
-        lines.append({"operation": name, "ms per texture": 1e3 * alternate(call, device=device)[0] / BATCH})
+        lines.append(
+            {"operation": name, "ms per texture": 1e3 * alternate(call, device=device, rounds=rounds)[0] / BATCH}
+        )
     simulator, draws = Simulator(), torch.Generator(device).manual_seed(0)
     simulator(images, bank, draws)
     with torch.profiler.profile() as profiler:
@@ -275,16 +268,6 @@ def profile(side: int, device: str) -> str:
     ]
     tables = [pd.DataFrame(t).to_markdown(index=False, floatfmt=".3g") for t in (lines, top)]
     return f"## Profile at {side}\n\n" + "\n\n".join(tables) + "\n"
-
-
-def write(table: pd.DataFrame, where: str, profiles: list[str], stem: str) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    table.to_csv(FOLDER / f"{stem}.csv", index=False, lineterminator="\n")
-    text = f"# Speed of DRAEM\n\nBatch {BATCH}, {where}. ratio: value / value of adlib in the same process. "
-    text += "Written by `python benchmarks/draem.py`.\n\n" + table.to_markdown(index=False, floatfmt=".3g") + "\n\n"
-    text += "\n".join(profiles)
-    (FOLDER / f"{stem}.md").write_text(text)
-    print(text)
 
 
 if __name__ == "__main__":

@@ -13,21 +13,19 @@ rows in place of a coreset (the search costs the same). Decoding: the thread poo
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from turns import FOLDER, alternate, write
 
 from adlib import data, images
 from adlib import speed as timing
-from adlib.common import paths
 from adlib.common.seeds import generator, pick_device
 from adlib.embeddings import Embeddings
 from adlib.models.simplenet import Config, SimpleNet
 
-FOLDER = paths.PROJECT / "results" / "reference" / "benchmarks"
 ROUNDS = 3
 
 
@@ -39,6 +37,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--images", type=int, default=64, help="of the training images, so that an epoch stays short")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder that receives simplenet_*.md and .csv")
     args = parser.parse_args()
     device = pick_device(args.device)
     table = data.load(args.dataset, args.category)
@@ -48,7 +47,10 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
     where = f"{args.dataset}/{args.category}, {args.backbone}, {args.size} px, {len(files)} images; {name}, "
     where += f"{torch.get_num_threads()} threads, torch {torch.__version__}, load average {os.getloadavg()[0]:.1f}"
-    write(pd.DataFrame(rows), where, f"simplenet_{args.dataset}_{args.category}_{device.split(':')[0]}")
+    conditions = f"{where}. ratio: value / value of adlib in the same process."
+    conditions += " Written by `python benchmarks/simplenet.py`."
+    stem = f"simplenet_{args.dataset}_{args.category}_{device.split(':')[0]}"
+    write(pd.DataFrame(rows), "Speed of SimpleNet", conditions, args.out, stem)
 
 
 def training(config: Config, files: list[Path], device: str) -> list[dict]:
@@ -57,7 +59,7 @@ def training(config: Config, files: list[Path], device: str) -> list[dict]:
     """
     torch.manual_seed(0)
     detector = SimpleNet(config).to(device).train()
-    optimizers, noise = detector.optimizers(1, 100), generator(0, "noise", device)
+    optimizers, noise = detector.optimizers(1, 1), generator(0, "noise", device)
     geometry = images.Geometry(config.image_size)
     batches = [files[i : i + config.batch_size] for i in range(0, len(files), config.batch_size)]
     with torch.inference_mode():
@@ -74,10 +76,10 @@ def training(config: Config, files: list[Path], device: str) -> list[dict]:
                 embedded = detector.embed(load(batch, geometry, device))
             detector.step(embedded, optimizers, noise)
 
-    fast, slow = alternate(ours, authors, device)
+    fast, slow = alternate(ours, authors, device=device, rounds=ROUNDS)
     return [
-        {"what": "training, seconds per pass", "code": "adlib, cached features", "value": fast, "ratio": 1.0},
-        {"what": "training, seconds per pass", "code": "the authors' pass", "value": slow, "ratio": slow / fast},
+        {"measure": "training, seconds per pass", "code": "adlib, cached features", "value": fast, "ratio": 1.0},
+        {"measure": "training, seconds per pass", "code": "the authors' pass", "value": slow, "ratio": slow / fast},
     ]
 
 
@@ -85,31 +87,18 @@ def load(batch: list[Path], geometry: images.Geometry, device: str) -> torch.Ten
     return images.to_float(np.stack([images.resize(images.decode(p), geometry) for p in batch]), device)
 
 
-def alternate(a, b, device: str) -> tuple[float, float]:
-    """Median seconds of two calls that take turns, after one warm-up of each."""
-    seconds = ([], [])
-    for _ in range(ROUNDS + 1):
-        for call, found in ((a, seconds[0]), (b, seconds[1])):
-            start = time.perf_counter()
-            call()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            found.append(time.perf_counter() - start)
-    return tuple(float(np.median(s[1:])) for s in seconds)
-
-
 def prediction(config: Config, files: list[Path], device: str) -> list[dict]:
     """Images per second from the tensor on the device to score and map, batch 1 and 16, network only and end to end."""
     detector = SimpleNet(config).to(device).eval()
-    found = timing.speed(detector, files, device)
+    speeds = timing.speed(detector, files, device)
     rows = [
         {
-            "what": f"prediction, {r.what}, batch {r.batch}, images/s",
+            "measure": f"prediction, {r.what}, batch {r.batch}, images/s",
             "code": "adlib, SimpleNet",
             "value": r.fps,
             "ratio": 1.0,
         }
-        for r in found.itertuples()
+        for r in speeds.itertuples()
     ]
     rival = patchcore(config, detector, files, device)
     if rival is None:
@@ -119,13 +108,18 @@ def prediction(config: Config, files: list[Path], device: str) -> list[dict]:
     for row in rows:
         out.append(row)
         for batch in (1, 16):
-            if f"network, batch {batch}," in row["what"]:
+            if f"network, batch {batch}," in row["measure"]:
                 x = torch.rand(batch, 3, config.image_size, config.image_size, device=device)
                 with torch.inference_mode():
                     ms = np.median(timing.measure(lambda x=x: rival(x), device))
                 fps = 1e3 * batch / ms
                 out.append(
-                    {"what": row["what"], "code": "anomalib, PatchCore", "value": fps, "ratio": fps / row["value"]}
+                    {
+                        "measure": row["measure"],
+                        "code": "anomalib, PatchCore",
+                        "value": fps,
+                        "ratio": fps / row["value"],
+                    }
                 )
     return out
 
@@ -151,25 +145,21 @@ def decoding(config: Config, files: list[Path]) -> list[dict]:
     geometry = images.Geometry(config.image_size)
 
     def pool():
-        return list(images._decoded([str(f) for f in files], geometry))
+        return list(images.decoded([str(f) for f in files], geometry))
 
     def loop():
         return [images.resize(images.decode(f), geometry) for f in files]
 
-    fast, slow = alternate(pool, loop, "cpu")
+    fast, slow = alternate(pool, loop, device="cpu", rounds=ROUNDS)
     return [
-        {"what": "decoding, images/s", "code": "adlib, thread pool", "value": len(files) / fast, "ratio": 1.0},
-        {"what": "decoding, images/s", "code": "one after the other", "value": len(files) / slow, "ratio": fast / slow},
+        {"measure": "decoding, images/s", "code": "adlib, thread pool", "value": len(files) / fast, "ratio": 1.0},
+        {
+            "measure": "decoding, images/s",
+            "code": "one after the other",
+            "value": len(files) / slow,
+            "ratio": fast / slow,
+        },
     ]
-
-
-def write(table: pd.DataFrame, where: str, stem: str) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    table.to_csv(FOLDER / f"{stem}.csv", index=False, lineterminator="\n")
-    text = f"# Speed of SimpleNet\n\n{where}. ratio: value / value of adlib in the same process. "
-    text += "Written by `python benchmarks/simplenet.py`.\n\n" + table.to_markdown(index=False, floatfmt=".3g") + "\n"
-    (FOLDER / f"{stem}.md").write_text(text)
-    print(text)
 
 
 if __name__ == "__main__":

@@ -37,15 +37,15 @@ class Config:
     """
 
     image_size: int = setting(256, low=8)  # pixels per side of the network's square input
-    resize_mode: str = setting("squash", choices=("squash", "short_crop"))  # specs/common, geometry
+    resize_mode: str = setting("squash", choices=images.RESIZE_MODES)  # specs/common, geometry
     resize: int | None = setting(None, low=8)  # pixels of the shorter side before the centre crop (short_crop only)
-    resample: str = setting("antialias", choices=("antialias", "plain"))  # plain: bilinear without a low-pass, as cv2
+    resample: str = setting("antialias", choices=images.RESAMPLES)  # plain: bilinear without a low-pass, as cv2
     epochs: int | None = setting(100, low=0)  # passes over the normal training images; 0 = no training
     steps: int | None = setting(None, low=1)  # optimiser steps, instead of epochs
     batch_size: int = setting(8, low=1)  # images
     eval_every: int = setting(0, low=0)  # epochs between looks at the test set, for the oracle row only; 0 = never
     holdback: float = setting(0.1, low=0.0, high=0.5)  # share of the normal training images kept for the threshold
-    mask_rule: str = setting("nearest", choices=("nearest", "half", "any", "exact_one"))
+    mask_rule: str = setting("nearest", choices=images.MASK_RULES)
     metric_size: int | None = setting(None, low=8)  # pixels per side of the evaluation grid; None = image_size
     precision: str = setting("float32", choices=PRECISIONS)  # of training steps; tf32 of all products, CUDA only
 

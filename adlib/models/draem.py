@@ -11,10 +11,11 @@ Equations of the paper: (1) losses.ssim, (2) l2 and ssim and (3) the sum, in `Dr
 Inferred from the authors' code (VitjanZ/DRAEM, commit 2dbf673), where the text is silent: widths, all of the networks,
 initialisation, lambda = 1 before SSIM, smoothing 1e-5 of the focal loss, filter of 21 pixels, and where it differs from
 the text: operations, opacity, noise, rotations, learning rate (specs/draem.md, section 10: `Config` takes both).
-Mended: the complement that eq. (4) lacks; milestones rounded, which the code lets pass if they are not whole. Chosen:
-RGB; range 1 in SSIM ("auto" is the code's switch); the filter shrinks with the image; the map is a logit difference.
+Mended: the complement that eq. (4) lacks; milestones that are not whole epochs (`milestones`). Chosen: RGB; range 1 in
+SSIM ("auto" is the code's switch); the filter shrinks with the image; the map is a logit difference.
 """
 
+import math
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
@@ -24,10 +25,11 @@ from torch import Tensor, nn
 
 from adlib import losses
 from adlib.common.errors import UserError
+from adlib.layers import upsample
 from adlib.models import base
 from adlib.models.base import Scores, adam
 from adlib.models.config import setting
-from adlib.synthesis import Simulator
+from adlib.synthesis import Simulator, TextureSource, texture_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class Config(base.Config):
     segmentation_width: int = setting(64, low=1)
     learning_rate: float = setting(1e-4, low=0.0)  # Adam
     decay: float = setting(0.2, low=0.0, high=1.0)  # factor of the learning rate; paper 0.1
-    decay_at: tuple[float, ...] = setting((0.8, 0.9), low=0.0, high=1.0)  # share of the epochs; paper 400, 600 of 700
+    decay_at: tuple[float, ...] = setting((0.8, 0.9), low=0.0, high=1.0)  # share of training; paper 400, 600 of 700
     ssim_weight: float = setting(1.0, low=0.0)  # lambda of eq. (2)
     ssim_data_range: float | str = setting(1.0, choices=(1.0, "auto"))  # auto: 2 where a reconstruction is below -0.5
     score_pool: int = setting(21, low=1)  # pixels of the mean filter at side 256, scaled with image_size
@@ -81,28 +83,6 @@ def block(*channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def doubled(x: Tensor) -> Tensor:
-    """[B,C,h,w] -> [B,C,2h,2w], bilinear, corners on corners."""
-    if x.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return _doubled_by_matrices(x)  # there torch's own is put together from slow indexing
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-
-
-def _doubled_by_matrices(x: Tensor) -> Tensor:
-    """The same as two matrix products, whose gradients are deterministic on a GPU; made for channels_last."""
-    rows, columns = (_hat(n, x) for n in x.shape[-2:])
-    x = columns @ x.permute(0, 2, 3, 1)  # [B, h, 2w, C]
-    x = rows @ x.flatten(2)  # [B, 2h, 2w*C]
-    return x.unflatten(2, (len(columns), -1)).permute(0, 3, 1, 2)
-
-
-def _hat(n: int, like: Tensor) -> Tensor:
-    """[2n,n]: weights of n places at each of 2n places from the first to the last."""
-    at = torch.arange(2 * n, device=like.device, dtype=torch.float64) * (n - 1) / (2 * n - 1)
-    distance = (at[:, None] - torch.arange(n, device=like.device)).abs()
-    return (1 - distance).clamp(min=0).to(like.dtype)
-
-
 class Reconstructive(nn.Module):
     """Damaged images [B,3,S,S] -> repaired ones, linear, not clipped. No skips: they would let the damage through.
 
@@ -128,7 +108,7 @@ class Reconstructive(nn.Module):
             x = F.max_pool2d(down(x), 2)
         x = self.bottom(x)
         for up, join in zip(self.ups, self.joins, strict=True):
-            x = join(up(doubled(x)))
+            x = join(up(upsample(x, 2, "aligned")))
         return self.head(x)
 
 
@@ -156,7 +136,7 @@ class Discriminative(nn.Module):
             x = F.max_pool2d(skips[-1], 2)
         x = self.bottom(x)
         for up, join in zip(self.ups, self.joins, strict=True):
-            x = join(torch.cat([up(doubled(x)), skips.pop()], 1))
+            x = join(torch.cat([up(upsample(x, 2, "aligned")), skips.pop()], 1))
         return self.head(x)
 
 
@@ -167,6 +147,20 @@ def initialise(module: nn.Module) -> None:
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)
+
+
+def milestones(shares: tuple[float, ...], count: int) -> list[int]:
+    """After how many of `count` epochs (or steps) the learning rate falls: the shares of them, halves rounded up.
+
+    The authors' MultiStepLR takes 0.8 * epochs as it is: a whole number falls on that epoch, any other never comes, so
+    their 5 epochs would decay after 4 and not at 4.5. Here 4.5 is 5, the end. Two shares that round to one epoch (7
+    epochs: 5.6 and 6.3) take two following ones (6 and 7), because both at once would be a decay of another size.
+    """
+    ends: list[int] = []
+    for share in sorted(shares):
+        nearest = math.floor(round(share * count, 6) + 0.5)  # round: 0.7 * 45 is 31.499999999999996
+        ends.append(max(nearest, ends[-1] + 1) if ends else nearest)
+    return ends
 
 
 def pool_side(image_size: int, at_256: int = 21) -> int:
@@ -184,7 +178,8 @@ class Draem(base.Detector):
 
     Config = Config
     replacement = True  # the authors' loader ignores the index and draws
-    published_mask_rule = "exact_one"  # bilinear, then cut to an integer
+    channels_last = True  # on the CPU a step takes a sixth less, too
+    published_mask_rule = "exact_one"  # bilinear without a low-pass, then cut to an integer
     alone = "zhangzjn/ADer's benchmark has 54.5 image AUROC for one DRAEM model on the 15 categories of MVTec AD"
 
     def __init__(self, config: Config):
@@ -193,7 +188,6 @@ class Draem(base.Detector):
         self.discriminative = Discriminative(config.segmentation_width)
         self.simulator = config.simulator()
         self.apply(initialise)
-        self.to(memory_format=torch.channels_last)  # what GPUs want; on the CPU a step takes a sixth less, too
         self.register_buffer("bank", None, persistent=False)  # textures: needed for training only
 
     @property
@@ -206,14 +200,13 @@ class Draem(base.Detector):
         return {"image_score": f"max of the {self.side} x {self.side} mean", "smoothing": "none"}
 
     @classmethod
-    def texture_bank(cls, config: Config, dataset: str, categories: tuple[str, ...]):
-        from adlib.synthesis.texture_bank import texture_source
-
+    def texture_bank(cls, config: Config, dataset: str, categories: tuple[str, ...]) -> TextureSource:
+        """The textures for these categories. UserError where none are there."""
         return texture_source(config.textures, dataset, categories)
 
-    def equip(self, texture_bank, device: str) -> None:
-        """Load the texture bank, uint8 [T,3,S,S], to the device that trains."""
-        self.bank = texture_bank.bank(self.config.image_size).to(device)
+    def equip(self, texture_bank: TextureSource, device: str) -> None:
+        """Load the textures, uint8 [T,3,S,S], resampled as the images are, to the device that trains."""
+        self.bank = texture_bank.bank(self.config.image_size, self.config.resample).to(device)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B,3,S,S] in 0..1 -> repaired images [B,3,S,S], logits [B,2,S,S] of normal and anomalous."""
@@ -245,8 +238,12 @@ class Draem(base.Detector):
         return {"total": l2 + self.config.ssim_weight * ssim + focal, "l2": l2, "ssim": ssim, "focal": focal}
 
     def optimizers(self, steps_per_epoch: int, total_steps: int) -> list[tuple]:
+        """[(Adam, its decay at the end of whole epochs, or at steps where training is counted in steps)]."""
         optimizer = adam(self.parameters(), lr=self.config.learning_rate)
-        steps = [round(share * total_steps / steps_per_epoch) * steps_per_epoch for share in self.config.decay_at]
+        if self.config.epochs is None:
+            steps = milestones(self.config.decay_at, total_steps)
+        else:
+            steps = [epoch * steps_per_epoch for epoch in milestones(self.config.decay_at, self.config.epochs)]
         return [(optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, steps, self.config.decay))]
 
     def score(self, embeddings: Tensor) -> Scores:

@@ -51,7 +51,8 @@ def autocontrast(textures: Tensor, cutoff: Tensor) -> Tensor:
     below = counts.cumsum(-1)
     low = (below <= cut).sum(-1, keepdim=True).double()  # the first level with more than `cut` pixels up to it
     high = 255 - (pixels - below + counts <= cut).sum(-1, keepdim=True).double()
-    scale = 255 / (high - low).clamp(min=1)
+    # two tensors, because torch computes `255 / tensor` as 255 times the reciprocal, which rounds twice
+    scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
     return _look_up(textures, torch.where(high > low, levels * scale - low * scale, levels))
 
 
@@ -79,7 +80,7 @@ def sharpen(textures: Tensor, factor: Tensor) -> Tensor:
 
 def hue_and_saturation(textures: Tensor, hue: Tensor, saturation: Tensor) -> Tensor:
     """Shift the hue by 2 trunc(180 hue / 255) degrees and the saturation by saturation / 255; both [n], -50..50."""
-    from kornia.color import rgb_to_hsv
+    from kornia.color import rgb_to_hsv  # heavy, and two of the ten operations need it
 
     degrees = 2 * (180 * hue / 255).trunc()
     h, s, v = rgb_to_hsv(textures.float().div(255)).split(1, 1)
@@ -156,7 +157,7 @@ def _lightness(values: Tensor, change: Callable) -> Tensor:
 
 def _perceptual(name: str) -> Callable[[Tensor, Callable], Tensor]:
     def convert(values: Tensor, change: Callable) -> Tensor:
-        from kornia import color
+        from kornia import color  # heavy, see `hue_and_saturation`
 
         space = getattr(color, f"rgb_to_{name}")(values / 255)
         space[:, :1] = change(space[:, :1] * 2.55) / 2.55  # kornia's L is 0..100

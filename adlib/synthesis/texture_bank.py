@@ -12,21 +12,21 @@ Spec: specs/draem.md sections 4 and 8.
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
-from adlib.common.errors import UserError
+from adlib import data, images
+from adlib.common.errors import UserError, check_names
 from adlib.common.hashes import content_hashes
 from adlib.common.paths import data_root
 from adlib.data import textures
 from adlib.data.samples import some
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 NAMES = ("auto", "dtd", "photographs")
 DTD_IMAGES = 5640  # in 47 classes
@@ -48,7 +48,7 @@ class TextureSource:
     """Pictures, or parts of them, that serve as anomaly textures; nothing is decoded before `bank`."""
 
     name: str  # "dtd" or "photographs"
-    files: tuple[Path, ...]  # one per texture; a photograph stands here once per crop
+    files: tuple[Path, ...]  # one per texture; a photograph once per crop
     boxes: tuple[Box, ...]  # the part of the file, as shares of its sides
     fingerprint: str  # sha256 (hex) over relative names, boxes and contents; independent of the place
     note: str  # in words, for the run's record
@@ -56,21 +56,19 @@ class TextureSource:
     def __len__(self) -> int:
         return len(self.files)
 
-    def bank(self, side: int) -> "Tensor":
-        """All textures as uint8 [T,3,side,side]: RGB, stretched to the square, bilinear with anti-aliasing.
+    def bank(self, side: int, resample: str = "antialias") -> Tensor:
+        """All textures as uint8 [T,3,side,side]: RGB, stretched to the square, smaller pictures scaled up.
 
-        Smaller pictures are scaled up. Whole files are kept in the image cache. UserError names an unreadable picture.
+        resample: of `images.Geometry`, that of the pictures which the textures are blended into: antialias (PIL's
+        low-pass) or plain (none, as in the authors' code). Whole files are kept in the image cache. UserError: unknown
+        resample, or a picture that cannot be read, by name.
         """
-        import torch
-
-        from adlib import images
-
-        geometry = images.Geometry(side)
+        geometry = images.Geometry(side, resample=resample)
         bank = np.empty((len(self), 3, side, side), dtype=np.uint8)
         whole = [i for i, box in enumerate(self.boxes) if box == WHOLE]
-        table = pd.DataFrame({"path": [str(self.files[i]) for i in whole]})
-        table.attrs = {"fingerprint": self.fingerprint}
         if whole:
+            table = pd.DataFrame({"path": [str(self.files[i]) for i in whole]})
+            table.attrs = {"fingerprint": self.fingerprint}
             bank[whole] = images.cached(table, geometry)
         parts: dict[Path, list[int]] = {}
         for i, box in enumerate(self.boxes):
@@ -95,13 +93,13 @@ def texture_source(
     name: one of NAMES; limit: at most that many textures, evenly spaced, default all. UserError: unknown name, DTD
     missing or empty, limit below 1. Reads every file once for the fingerprint and remembers the hashes.
     """
-    if name not in NAMES:
-        raise UserError(f"unknown texture source {name!r}; valid are {', '.join(NAMES)}")
+    check_names("texture source", [name], NAMES)
     if limit is not None and limit < 1:
         raise UserError(f"limit {limit} leaves no texture; give 1 or more, or None for all")
     folder = data_root() / "dtd" / "images"
     if name == "photographs" or (name == "auto" and not folder.is_dir()):
-        return _photographs(dataset, categories, limit, "" if name == "photographs" else "; DTD is not present")
+        source = _photographs(dataset, categories, limit)
+        return source if name == "photographs" else replace(source, note=f"{source.note}; DTD is not present")
     return _dtd(folder, limit)
 
 
@@ -117,10 +115,10 @@ def _dtd(folder: Path, limit: int | None) -> TextureSource:
     return _source("dtd", folder, [(f, f.relative_to(folder).as_posix(), WHOLE) for f in kept], note)
 
 
-def _photographs(dataset: str | None, categories: Sequence[str], limit: int | None, why: str) -> TextureSource:
+def _photographs(dataset: str | None, categories: Sequence[str], limit: int | None) -> TextureSource:
     folder = _skimage()
-    found = [folder / name for name in PHOTOGRAPHS if (folder / name).is_file()]
-    parts = [(f, f"skimage/{f.name}", box) for f in found for box in _crops(f.stem, dataset, categories)]
+    photographs = [folder / name for name in PHOTOGRAPHS if (folder / name).is_file()]
+    parts = [(f, f"skimage/{f.name}", box) for f in photographs for box in _crops(f.stem, dataset, categories)]
     others, names = _others(dataset, categories) if dataset and dataset != "textures" else ([], [])
     kept = _spaced(parts + others, limit)
     if not kept:
@@ -129,21 +127,22 @@ def _photographs(dataset: str | None, categories: Sequence[str], limit: int | No
     note = f"{count} crops of {len({file for file, _, _ in kept if file.parent == folder})} scikit-image photographs"
     if len(kept) > count:
         note += f" and {len(kept) - count} normal training images of other categories of {dataset} ({some(names)})"
-    return _source("photographs", folder, kept, note + why)
+    return _source("photographs", folder, kept, note)
 
 
 def _crops(photograph: str, dataset: str | None, categories: Sequence[str]) -> Sequence[Box]:
-    own = [c.removeprefix("textures:") for c in categories if dataset == "textures" or c.startswith("textures:")]
-    if not own or photograph not in textures.CATEGORIES:
-        return CROPS
-    return () if photograph in own else TRAINING_HALF
+    """Which parts of a photograph may be textures: of one that test images are cut from none, of the others of the
+    data set `textures` the training half, else all.
+    """
+    tested = [c.removeprefix("textures:") for c in categories if dataset == "textures" or c.startswith("textures:")]
+    if photograph in tested:
+        return ()
+    return TRAINING_HALF if tested and photograph in textures.CATEGORIES else CROPS
 
 
 def _others(dataset: str, categories: Sequence[str]) -> tuple[list[tuple[Path, str, Box]], list[str]]:
     """Some normal training images of every other category that is there: (file, relative name, WHOLE), and names."""
-    from adlib import data
-
-    found, names = [], []
+    parts, names = [], []
     for category in data.categories(dataset):
         if category in categories:
             continue
@@ -154,9 +153,9 @@ def _others(dataset: str, categories: Sequence[str]) -> tuple[list[tuple[Path, s
         root = Path(table.attrs["root"])
         files = [Path(p) for p in table.path[(table.split == "train") & (table.label == 0)]]
         name = table.attrs["dataset"]
-        found += [(f, f"{name}/{f.relative_to(root).as_posix()}", WHOLE) for f in _spaced(files, PER_CATEGORY)]
+        parts += [(f, f"{name}/{f.relative_to(root).as_posix()}", WHOLE) for f in _spaced(files, PER_CATEGORY)]
         names.append(category)
-    return found, names
+    return parts, names
 
 
 def _source(name: str, root: Path, parts: Sequence[tuple[Path, str, Box]], note: str) -> TextureSource:
@@ -183,6 +182,4 @@ def _cropped(picture: np.ndarray, box: Box) -> np.ndarray:
 
 
 def _skimage() -> Path:
-    from importlib.util import find_spec
-
     return Path(find_spec("skimage").origin).parent / "data"

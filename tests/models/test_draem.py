@@ -13,16 +13,17 @@ from adlib.embeddings import Embeddings
 from adlib.images import Geometry, resize
 from adlib.losses import ssim
 from adlib.models import draem
-from adlib.models.draem import Config, Discriminative, Draem, Reconstructive, pool_side, smoothed
+from adlib.models.draem import Config, Discriminative, Draem, Reconstructive, milestones, pool_side, smoothed
 from adlib.training import Training, learnt_state
 
 TINY = {"image_size": 32, "reconstruction_width": 4, "segmentation_width": 4, "learning_rate": 1e-3, "batch_size": 4}
 
 
 class Textures:
-    """Stands for a texture source: noise in colour."""
+    """Stands for a texture source: noise in colour; remembers what it was asked for."""
 
-    def bank(self, side: int) -> torch.Tensor:
+    def bank(self, side: int, resample: str) -> torch.Tensor:
+        self.asked = side, resample
         g = torch.Generator().manual_seed(7)
         return torch.randint(256, (6, 3, side, side), generator=g, dtype=torch.uint8)
 
@@ -158,17 +159,6 @@ def test_losses_and_gradients_equal_the_authors_code(ruled):
     assert ssim(repaired, image).item() == pytest.approx(g["net_ssim_range1"], rel=1e-6)
 
 
-def test_doubling_by_matrices_equals_interpolation():
-    """Bilinear with corners on corners, also of one pixel; float64 and its gradient: rounding only."""
-    for shape in ((2, 3, 4, 6), (1, 2, 1, 1)):
-        x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-        plain, matrices = draem.doubled(x), draem._doubled_by_matrices(x)
-        torch.testing.assert_close(matrices, plain)
-        weights = torch.arange(plain.numel(), dtype=torch.float64).view_as(plain)
-        slopes = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (plain, matrices)]
-        torch.testing.assert_close(*slopes)
-
-
 def test_loss_values_of_constructed_outputs():
     """Repaired = target: l2 and ssim are 0. Logits 0: p = 0.5 everywhere, -(1/2)^2 ln(1/2) = 0.1733 but for s."""
     net, target = tiny(), stripes(2)
@@ -272,7 +262,7 @@ def test_parts_show_what_becomes_of_an_image():
 def test_learning_rate_falls_to_a_fifth_at_560_and_630_of_700_epochs():
     """3 steps an epoch: epochs 1..560 learn with 1e-4, 561..630 with 2e-5, the others with 4e-6."""
     net = Draem(Config(reconstruction_width=1, segmentation_width=1))
-    ((optimizer, scheduler),) = net.optimizers(3)
+    ((optimizer, scheduler),) = net.optimizers(3, 2100)
     rates = []
     for _ in range(700):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -285,10 +275,60 @@ def test_learning_rate_falls_to_a_fifth_at_560_and_630_of_700_epochs():
     assert type(optimizer) is torch.optim.Adam
 
 
-def test_milestones_that_are_not_whole_epochs_are_rounded():
-    """7 epochs of 2 steps: round(5.6) = 6, round(6.3) = 6: a fall to 1/25 after 12 steps, which the code lets pass."""
-    scheduler = tiny(epochs=7).optimizers(2)[0][1]
-    assert dict(scheduler.milestones) == {12: 2}
+def test_milestones_of_whole_epochs_are_the_authors():
+    """MultiStepLR as the authors call it, with shares of the epochs, stepped after every epoch: equal learning rates.
+
+    Both are whole for multiples of 10; the authors' floats never come where they are not.
+    """
+    for epochs in (3, 5, 7, 10, 30, 70, 100, 700):
+        adam = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1.0)
+        theirs = torch.optim.lr_scheduler.MultiStepLR(adam, [epochs * 0.8, epochs * 0.9], 0.2)
+        fell = []
+        for epoch in range(1, epochs + 1):
+            adam.step()
+            before = adam.param_groups[0]["lr"]
+            theirs.step()
+            fell += [epoch] * (adam.param_groups[0]["lr"] < before)
+        if epochs % 10 == 0:
+            assert milestones((0.8, 0.9), epochs) == fell
+        else:
+            assert len(fell) < 2
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (5, [4, 5]),  # 4 and 4.5: a half goes up; the nearest even number would decay twice after 4
+        (8, [6, 7]),  # 6.4 and 7.2
+        (16, [13, 14]),  # 12.8 and 14.4
+        (7, [6, 7]),  # 5.6 and 6.3 are both nearest to 6
+        (2, [2, 3]),  # 1.6 and 1.8: neither comes before the end
+    ],
+)
+def test_milestones_between_epochs_are_rounded_half_up_and_never_coincide(epochs, expected):
+    assert milestones((0.8, 0.9), epochs) == expected
+    scheduler = tiny(epochs=epochs).optimizers(3, 3 * epochs)[0][1]
+    assert dict(scheduler.milestones) == {3 * epoch: 1 for epoch in expected}
+
+
+def test_no_two_milestones_fall_on_one_epoch():
+    """A product that misses a half by a rounding error goes up all the same: 0.7 * 45 = 31.499999999999996 -> 32."""
+    assert all(len(set(milestones((0.8, 0.9), epochs))) == 2 for epochs in range(1, 1001))
+    assert milestones((0.7,), 45) == [32]
+
+
+def test_milestones_of_a_training_in_steps_are_shares_of_the_steps():
+    """0.8 and 0.9 of 1,234 steps: 987.2 and 1110.6, whatever an epoch is."""
+    net = tiny()
+    object.__setattr__(net.config, "epochs", None)
+    assert dict(net.optimizers(7, 1234)[0][1].milestones) == {987: 1, 1111: 1}
+
+
+@pytest.mark.parametrize("resample", ["antialias", "plain"])
+def test_textures_are_resampled_as_the_images_are(resample):
+    textures, net = Textures(), tiny(resample=resample)
+    net.equip(textures, "cpu")
+    assert textures.asked == (32, resample)
 
 
 def test_defaults_are_the_specifications():
@@ -351,7 +391,7 @@ def test_grey_data_train_and_score():
     """Grey pictures come as three equal channels; the textures stay coloured."""
     net = tiny().train()
     grey = stripes(4).mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    terms = net.step(grey, net.optimizers(1), torch.Generator().manual_seed(0))
+    terms = net.step(grey, net.optimizers(1, 10), torch.Generator().manual_seed(0))
     assert all(torch.isfinite(v) for v in terms.values())
     assert torch.isfinite(net.eval().score(grey).image).all()
 
@@ -371,7 +411,7 @@ def test_eight_images_are_learnt_by_heart():
     """
     net = tiny(batch_size=8, learning_rate=3e-3, rotate_probability=0.0).train()
     images, g, history = stripes(8), torch.Generator().manual_seed(0), []
-    optimizers = net.optimizers(1000)
+    optimizers = net.optimizers(1000, 100_000)
     for _ in range(100):
         terms = net.step(images, optimizers, g)
         history.append([terms[k].item() for k in ("l2", "ssim", "focal")])
@@ -422,7 +462,7 @@ def test_the_papers_networks_do_a_forward_and_a_step():
     net = Draem(Config(image_size=32, batch_size=2))
     net.equip(Textures(), "cpu")
     before = net.reconstructive.head.weight.detach().clone()
-    terms = net.train().step(stripes(2), net.optimizers(1), torch.Generator().manual_seed(0))
+    terms = net.train().step(stripes(2), net.optimizers(1, 10), torch.Generator().manual_seed(0))
     assert torch.isfinite(terms["total"])
     assert not torch.equal(before, net.reconstructive.head.weight)
     assert net.eval().score(stripes(2)).map.shape == (2, 32, 32)

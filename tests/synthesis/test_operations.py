@@ -74,6 +74,22 @@ def test_autocontrast_is_pils(photograph, cutoff):
     np.testing.assert_array_equal(levels(operations.autocontrast(photograph, one(cutoff))), expected)
 
 
+def test_autocontrast_is_pils_for_all_pairs_of_low_and_high():
+    """Channel k holds every level from its lowest to its highest one: all 256 * 255 / 2 = 32,640 pairs.
+
+    The oracle is PIL's line `int(ix * scale + offset)` in float64, and PIL itself for every 50th picture.
+    """
+    low, high = (edge[:, None] for edge in np.triu_indices(256, 1))
+    channels = np.arange(256).clip(low, high)
+    scale = 255.0 / (high - low)
+    pils_formula = (channels * scale + -low * scale).astype(int).clip(0, 255).reshape(10_880, 3, 16, 16)
+    textures = torch.from_numpy(channels.astype(np.uint8).reshape(10_880, 3, 16, 16))
+    ours = torch.cat([operations.autocontrast(part, torch.zeros(len(part))) for part in textures.split(1360)])
+    np.testing.assert_array_equal(ours.numpy(), pils_formula)
+    for texture, result in zip(textures[::50], ours[::50], strict=True):
+        np.testing.assert_array_equal(levels(result[None]), levels(ImageOps.autocontrast(to_pil(texture[None]))))
+
+
 def test_equalize_is_pils_also_on_one_level(photograph):
     np.testing.assert_array_equal(
         levels(operations.equalize(photograph)), levels(ImageOps.equalize(to_pil(photograph)))

@@ -6,7 +6,7 @@ import torch
 from made_layouts import make
 from PIL import Image
 
-from adlib import images
+from adlib import data, images
 from adlib.common.errors import UserError
 from adlib.synthesis import texture_bank as textures_source
 from adlib.synthesis.texture_bank import CROPS, PHOTOGRAPHS, TRAINING_HALF, texture_source
@@ -51,6 +51,20 @@ def test_a_bank_is_the_resized_pictures(roots):
     np.testing.assert_array_equal(bank[4], expected)
 
 
+def test_a_plain_bank_has_no_low_pass(roots):
+    """Whole files and crops alike: what images.resize gives with resample="plain", and not what it gives without."""
+    make("dtd", roots)
+    plain = images.Geometry(8, resample="plain")
+    source = texture_source("dtd")
+    np.testing.assert_array_equal(source.bank(8, "plain")[4], images.resize(images.decode(source.files[4]), plain))
+    assert not torch.equal(source.bank(8, "plain"), source.bank(8))
+    crops = texture_source("photographs", limit=90)
+    quarter = np.ascontiguousarray(images.decode(crops.files[3])[256:, :256])
+    np.testing.assert_array_equal(crops.bank(8, "plain")[3], images.resize(quarter, plain))
+    with pytest.raises(UserError, match="unknown resample 'cubic'"):
+        source.bank(8, "cubic")
+
+
 def test_crops_are_parts_of_their_photograph():
     """The fourth crop of the first photograph: left 0, top 1/2 of 512 x 512."""
     source = texture_source("photographs", limit=90)
@@ -89,11 +103,9 @@ def test_a_mixture_leaves_out_the_photograph_of_each_of_its_textures():
 
 def test_other_categories_give_normal_training_images_only(roots):
     make("mvtec_ad", roots)
-    from adlib import data
-
-    own, *others = data.categories("mvtec_ad")
+    category, *others = data.categories("mvtec_ad")
     others = [c for c in others if (roots / "mvtec_ad" / c).is_dir()]
-    source = texture_source("photographs", "mvtec_ad", [own])
+    source = texture_source("photographs", "mvtec_ad", [category])
     taken = [f for f in source.files if roots in f.parents]
     assert {f.relative_to(roots / "mvtec_ad").parts[0] for f in taken} == set(others)
     assert all(f.parent.parts[-2:] == ("train", "good") for f in taken)
@@ -139,7 +151,7 @@ def test_a_missing_or_empty_folder_is_one_sentence(roots):
 
 
 def test_unknown_names_and_limits_are_one_sentence():
-    with pytest.raises(UserError, match="valid are auto, dtd, photographs"):
+    with pytest.raises(UserError, match="unknown texture source 'imagenet'; valid: auto, dtd, photographs"):
         texture_source("imagenet")
     with pytest.raises(UserError, match="leaves no texture"):
         texture_source("photographs", limit=0)
