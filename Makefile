@@ -50,7 +50,7 @@ format: install  ## mend what lint finds
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --keep-id $(STRIP) $(NOTEBOOKS))
 
 lock:  ## write requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile --universal --group dev pyproject.toml --generate-hashes --python-version 3.11 \
+	uv pip compile --universal --all-extras pyproject.toml --generate-hashes --python-version 3.11 \
 	  --no-emit-index-url --no-annotate --no-header -o requirements.lock
 
 benchmark: install  ## speed and memory, each script prints a table and writes it below results/
