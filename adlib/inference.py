@@ -7,6 +7,7 @@ neighbours.
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Predictor:
         self.detector = run.detector(self.device)
         self.geometry = self.detector.config.geometry
         for _ in range(WARM_UP):
-            self(np.full((self.geometry.image_size,) * 2 + (3,), 128, np.uint8))
+            self.warm_up()
         images.Image.init()  # Pillow loads its codecs at the first picture
 
     @torch.inference_mode()
@@ -64,6 +65,10 @@ class Predictor:
         out = self.detector.score(self.detector.embed(tensor))
         self._wait()
         return out, 1e3 * (middle - start), 1e3 * (time.perf_counter() - middle)
+
+    def warm_up(self) -> None:
+        """One call on a grey picture."""
+        self(np.full((self.geometry.image_size,) * 2 + (3,), 128, np.uint8))
 
     def _wait(self) -> None:
         if torch.device(self.device).type == "cuda":
@@ -131,12 +136,19 @@ def _listed(pictures) -> Iterable:
 
 
 def predict_to_folder(
-    run, source: str | Path, out: str | Path, device: str = "auto", category: str | None = None
+    run,
+    source: str | Path,
+    out: str | Path,
+    device: str = "auto",
+    category: str | None = None,
+    predictor: Predictor | None = None,
 ) -> pd.DataFrame:
     """Write a heat map and an overlay per picture and one predictions.csv to `out`; returns the table.
 
-    The map lies over the original picture, blank where the crop left something out. A picture that cannot be read does
-    not stop the others: its row has the reason, and a UserError naming it is raised when all are done.
+    crack/007.png gives crack/007_map.png and crack/007_overlay.png (see `output_names`). The map lies over the original
+    picture, blank where the crop left something out. `predictor`: one that is ready, instead of a new one. A picture
+    that cannot be read does not stop the others: its row has the reason, and a UserError naming it is raised when all
+    are done.
     """
     out = Path(out)
     found = [p for p in pictures_in(source) if out.resolve() not in p.resolve().parents or Path(source).is_file()]
@@ -144,7 +156,8 @@ def predict_to_folder(
         raise UserError(f"folder {source} holds no picture besides those of an earlier call in {out}")
     base = Path(source) if Path(source).is_dir() else Path(source).parent
     rows, bad = [], []
-    predictor = Predictor(run, device, category)
+    predictor = predictor or Predictor(run, device, category)
+    names = output_names(found)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path in found:
@@ -155,7 +168,7 @@ def predict_to_folder(
                 bad.append(str(error))
                 rows.append({"path": name.as_posix(), "error": str(error)})
                 continue
-            _draw(result, path, out / name, predictor)
+            _draw(result, path, out / name.with_name(names[path]), predictor)
             rows.append({"path": name.as_posix()} | {k: v for k, v in result.items() if k not in ("map", "size")})
         table = pd.DataFrame(rows)
         scratch = out / ".predictions.tmp"
@@ -168,6 +181,19 @@ def predict_to_folder(
     if bad:
         raise UserError(f"{len(bad)} of {len(found)} pictures could not be read, the others are in {out}: {bad[0]}")
     return table
+
+
+def output_names(pictures: list[Path]) -> dict[Path, str]:
+    """What the files made of each picture are named after: its name without the ending, where no other picture of its
+    folder has the same or is called so; else its whole name.
+    """
+    stems = Counter((path.parent, path.stem) for path in pictures)
+    whole = {(path.parent, path.name) for path in pictures}
+    names = {}
+    for path in pictures:
+        taken = stems[path.parent, path.stem] > 1 or (path.parent, path.stem) in whole - {(path.parent, path.name)}
+        names[path] = path.name if taken else path.stem
+    return names
 
 
 def colour_limits(threshold: dict) -> tuple[float, float]:
