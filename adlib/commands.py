@@ -109,11 +109,14 @@ def predict(args: argparse.Namespace) -> int:
     from adlib import inference
 
     predictor = inference.Predictor(_one_run(args.run), args.device, args.category)
-    threads = torch.get_num_threads()
+    usual = threads = torch.get_num_threads()
     if torch.device(predictor.device).type == "cpu":
         threads = fastest_threads(predictor.warm_up)
-        torch.set_num_threads(threads)
-    table = inference.predict_to_folder(predictor.run, args.pictures, args.out, predictor=predictor)
+    torch.set_num_threads(threads)
+    try:
+        table = inference.predict_to_folder(predictor.run, args.pictures, args.out, predictor=predictor)
+    finally:
+        torch.set_num_threads(usual)
     anomalous = int(table.decision.sum())
     print(f"{len(table)} pictures, {anomalous} anomalous at the threshold {table.threshold.iloc[0]:.4g}")
     median = table[["network_ms", "end_to_end_ms"]].median()
