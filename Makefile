@@ -7,7 +7,7 @@ STRIP := --extra-keys "metadata.papermill cell.metadata.papermill metadata.langu
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 CODE := adlib benchmarks notebooks tests
 
-.PHONY: help install reproduce test test-slow lint format lock benchmark reference clean
+.PHONY: help install reproduce test test-slow lint format lock addresses benchmark reference clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -50,8 +50,11 @@ format: install  ## mend what lint finds
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --keep-id $(STRIP) $(NOTEBOOKS))
 
 lock:  ## write requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile --universal --group dev pyproject.toml --generate-hashes --python-version 3.11 \
+	uv pip compile --universal --all-extras pyproject.toml --generate-hashes --python-version 3.11 \
 	  --no-emit-index-url --no-annotate --no-header -o requirements.lock
+
+addresses: install  ## do the download addresses of the data sets still answer?
+	$(BIN)/python -m adlib data addresses
 
 benchmark: install  ## speed and memory, each script prints a table and writes it below results/
 	@set -e; for script in $(filter-out %/turns.py %/simplenet_noise.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done

@@ -5,7 +5,7 @@
 
 import warnings
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # the one place; pyproject.toml reads it here, so it is known without an installation
 
 # timm imports a notebook progress bar that it does not use here; without ipywidgets that bar warns at import
 warnings.filterwarnings("ignore", message="IProgress not found")

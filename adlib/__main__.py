@@ -1,58 +1,90 @@
-"""The command line: `python -m adlib COMMAND`. Nothing but argument handling; imports happen inside the commands.
+"""The command line: `python -m adlib COMMAND`. Nothing but argument handling; adlib/commands.py does the work.
 
-Exit status: 0 done, 1 finished but something failed or was not reproduced, 2 bad input (one sentence on stderr), 130
-interrupted.
+Exit status: 0 done, 1 finished but something failed or was not reproduced, 2 bad input (one sentence on stderr), 75
+unfinished within the time budget (the same command goes on), 130 interrupted.
 """
 
 import argparse
-import json
 import os
 import sys
+from itertools import takewhile
+
+import adlib
+from adlib import commands, models, options
+from adlib.common import paths
+from adlib.common.errors import UserError, check_names, unknown
+from adlib.common.files import UNWRITABLE
+
+FORMATS = ("text", "csv", "json", "md")
+RUN_HELP = "train what is missing of a method on a data set and print the table"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """The parser of all commands but `run`, and the names of all."""
     parser = argparse.ArgumentParser(
-        prog="adlib", description="Reproductions of papers on industrial image anomaly detection."
+        prog="adlib", description="Reproductions of papers on industrial image anomaly detection.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"adlib {adlib.__version__}")
+    actions = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    actions.add_parser("run", help=RUN_HELP, add_help=False)  # `_run_arguments` reads its arguments
+    p = actions.add_parser("methods", help="the methods that can be run, with their papers")
+    p.set_defaults(call=commands.methods)
+    _batch_commands(actions)
+    _result_commands(actions)
+    p = actions.add_parser("data", help="data sets: what there is, whether it is complete, how to get it")
+    p.set_defaults(call=commands.data_action)
+    _data_actions(p.add_subparsers(dest="action", required=True, metavar="ACTION"))
+    return parser, list(actions.choices)
 
-    p = commands.add_parser("run", help="train what is missing of a method on a data set and print the table")
-    p.add_argument("method")
-    p.add_argument("dataset")
-    p.add_argument("categories", nargs="*", help="default: all")
-    p.add_argument("--seeds", type=int, nargs="+", default=[0])
-    p.add_argument("--config", default="{}", help="changes of the paper's setting as JSON, e.g. '{\"epochs\": 20}'")
-    p.add_argument("--device", default="auto")
 
-    p = commands.add_parser(
+def _batch_commands(actions) -> None:
+    p = actions.add_parser(
         "batch", help="run a batch file: all its runs, then its notebooks; resumes what was interrupted"
     )
+    p.set_defaults(call=commands.batch)
     p.add_argument("file")
     p.add_argument("--cores", type=int, help="default: all")
     p.add_argument("--profile", default="local", help="local, slurm or kubernetes")
     p.add_argument("--dry-run", action="store_true", help="check everything and list what would run")
     p.add_argument("extra", nargs="*", help="after --: options for the engine")
 
-    p = commands.add_parser("predict", help="score pictures with a finished run: heat maps, overlays, one CSV")
-    p.add_argument("run", help="run folder")
+    p = actions.add_parser("evidence", help="copy finished runs, tables, notebooks to results/reference; fill README")
+    p.set_defaults(call=commands.evidence)
+    p.add_argument("file", nargs="?", help="batch file; default: batch/reference.yml")
+
+
+def _result_commands(actions) -> None:
+    p = actions.add_parser("list", help="finished runs below a folder: numbers, stale or not")
+    p.set_defaults(call=commands.list_runs)
+    p.add_argument("runs", nargs="?", help="default: the results folder")
+    p.add_argument("--format", choices=FORMATS, default="text", help="text also names the folders")
+
+    p = actions.add_parser("check", help="a verdict per published cell; exit status 1 where one is not reproduced")
+    p.set_defaults(call=commands.check)
+    p.add_argument("runs", help="folder with run folders, e.g. results/runs")
+    p.add_argument("--paper", required=True)
+    p.add_argument("--format", choices=FORMATS, default="text")
+    p.add_argument("--allow-incomparable", action="store_true", help="status 0 even where nothing was comparable")
+
+    p = actions.add_parser("predict", help="score pictures with a finished run: heat maps, overlays, one CSV")
+    p.set_defaults(call=commands.predict)
+    p.add_argument("run", help="run folder, or a folder with one run below it")
     p.add_argument("pictures", help="a picture or a folder")
     p.add_argument("--out", required=True, help="folder for the results")
     p.add_argument("--device", default="auto")
     p.add_argument("--category", help="for a run that covers several")
 
-    p = commands.add_parser("check", help="a verdict per published cell; exit status 1 where one is not reproduced")
-    p.add_argument("runs", help="folder with run folders, e.g. results/runs")
-    p.add_argument("--paper", required=True)
-
-    p = commands.add_parser("list", help="finished runs below a folder: numbers, stale or not")
-    p.add_argument("runs", nargs="?", help="default: the results folder")
-
-    p = commands.add_parser("evidence", help="copy finished runs, tables, notebooks to results/reference; fill README")
-    p.add_argument("file", nargs="?", help="batch file; default: batch/reference.yml")
-
-    p = commands.add_parser("data", help="data sets: what there is, whether it is complete, how to get it")
-    _data_actions(p.add_subparsers(dest="action", required=True, metavar="ACTION"))
-    return parser
+    p = actions.add_parser("export", help="write a run's network for other software, checked against its own scores")
+    p.set_defaults(call=commands.export)
+    p.add_argument("run", help="run folder, or a folder with one run below it")
+    p.add_argument(
+        "--onnx",
+        nargs="?",
+        const="",
+        required=True,
+        metavar="FILE",
+        help="default: named after the run, in this folder",
+    )
 
 
 def _data_actions(actions) -> None:
@@ -72,91 +104,79 @@ def _data_actions(actions) -> None:
     p.add_argument("name", metavar="NAME", help="a data set or a mixture")
     p.add_argument("--category", nargs="+", help="default: all that are there")
 
-
-def _run(args) -> int:
-    import adlib
-    from adlib.common.errors import UserError
-    from adlib.reports import tables
-
-    try:
-        config = json.loads(args.config)
-    except json.JSONDecodeError as error:
-        raise UserError(f"--config is no JSON ({error}); write e.g. '{{\"epochs\": 20}}'") from error
-    if not isinstance(config, dict):
-        raise UserError(f"--config is {args.config}; it must be a JSON object, e.g. '{{\"epochs\": 20}}'")
-    runs = adlib.reproduce(args.method, args.dataset, args.categories or None, args.seeds, config, args.device)
-    print(tables.to_markdown(tables.summary(runs)))
-    for run in runs:
-        print(run.path)
-    return 0
+    actions.add_parser("addresses", help="ask whether each download address answers; one line each")
 
 
-def _batch(args) -> int:
-    from adlib import batch
-
-    return batch.main(args.file, cores=args.cores, profile=args.profile, dry_run=args.dry_run, extra=args.extra)
-
-
-def _predict(args) -> int:
-    from adlib import inference, runs
-
-    table = inference.predict_to_folder(runs.load(args.run), args.pictures, args.out, args.device, args.category)
-    print(
-        f"{len(table)} pictures, {int(table.decision.sum())} anomalous at the threshold {table.threshold.iloc[0]:.4g}"
+def _run_parser(method: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adlib run",
+        usage="adlib run METHOD DATASET [CATEGORY ...] [OPTION ...]",
+        description=f"{RUN_HELP[0].upper()}{RUN_HELP[1:]}.",
+        epilog=f"`adlib run {method} --help` lists the settings of the method as options; `adlib methods` all methods.",
+        allow_abbrev=False,
     )
-    median = table[["network_ms", "end_to_end_ms"]].median()
-    print(f"median {median.network_ms:.1f} ms network only, {median.end_to_end_ms:.1f} ms end to end")
-    print(f"{args.out}/predictions.csv")
-    return 0
+    parser.set_defaults(call=commands.run)
+    parser.add_argument("method")
+    parser.add_argument("dataset")
+    parser.add_argument("categories", nargs="*", help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--together", action="store_true", help="one model for all categories")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="text also names the folders")
+    parser.add_argument(
+        "--config", default="{}", help="settings as JSON, e.g. '{\"epochs\": 20}'; options may be added"
+    )
+    return parser
 
 
-def _check(args) -> int:
-    from adlib import runs
-    from adlib.reports import tables, verdict
-
-    verdicts, ok = verdict.check(runs.find(args.runs), args.paper)
-    print(tables.to_markdown(tables.verdict_table(verdicts)))
-    return 0 if ok else 1
-
-
-def _list(args) -> int:
-    from adlib import runs
-    from adlib.common import paths
-    from adlib.reports import tables
-
-    found = runs.find(args.runs or paths.results_root() / "runs")
-    print(tables.to_markdown(tables.summary(found)))
-    for run in found:
-        print(f"{'stale  ' if run.stale else 'current'} {run.path}")
-    return 0
+def _run_arguments(argv: list[str]) -> argparse.Namespace:
+    """Two stages: names, checked before torch is there; then the options, which come from the method's Config."""
+    names = list(takewhile(lambda argument: not argument.startswith("-"), argv))
+    if not names:
+        return _run_parser("METHOD").parse_args(argv)  # help, or what is missing
+    method, dataset, categories = names[0], names[1] if len(names) > 1 else None, names[2:]
+    commands.check_run_names(method, dataset, categories)
+    parser = _run_parser(method)
+    options.add(parser, models.get(method)[1])
+    argv = [_dashed(argument) for argument in argv]
+    args, surplus = parser.parse_known_intermixed_args(argv)
+    if surplus:
+        valid = [option for action in parser._actions for option in action.option_strings]
+        raise unknown("option", surplus[0].partition("=")[0], valid)
+    return args
 
 
-def _evidence(args) -> int:
-    from adlib.batch import evidence
+def _dashed(argument: str) -> str:
+    """--image_size as --image-size: both spellings are the same option."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
 
-    print(evidence.collect(args.file or evidence.BATCH))
-    return 0
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    if argv[:1] == ["run"]:
+        return _run_arguments(argv[1:])
+    parser, names = _parser()
+    if argv and not argv[0].startswith("-"):
+        check_names("command", argv[:1], names)
+    return parser.parse_args(argv)
 
 
-def _data(args) -> int:
-    from adlib.data import commands
-
-    return commands.run(args)
+def _printed(args: argparse.Namespace) -> int:
+    """The command's exit status, once all it printed has left: a full disk or a closed pipe shows here, not at exit."""
+    status = args.call(args)
+    sys.stdout.flush()
+    return status
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    args = _parser().parse_args(argv)
-    from adlib.common.errors import UserError
-    from adlib.common.files import UNWRITABLE
-
     try:
-        status = globals()[f"_{args.command}"](args)
-        sys.stdout.flush()  # a full disk or a closed pipe behind `>` and `|` shows here, not at exit
-        return status
+        return _printed(_arguments(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"adlib: {error}", file=sys.stderr)
-        return 2
+        return error.status
     except KeyboardInterrupt:
         print("adlib: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -166,10 +186,10 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        print(
-            f"adlib: {error.filename or 'a file'} cannot be written ({error.strerror}); nothing unfinished was kept",
-            file=sys.stderr,
+        place = error.filename or (
+            f"the output, or a file in {paths.results_root()} or {paths.cache_root()} (ADLIB_RESULTS, ADLIB_CACHE),"
         )
+        print(f"adlib: {place} cannot be written ({error.strerror}); nothing unfinished was kept", file=sys.stderr)
         return 2
 
 

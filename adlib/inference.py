@@ -7,6 +7,7 @@ neighbours.
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class Predictor:
         self.detector, self.threshold, self.device = detector.eval(), threshold, device
         self.geometry = detector.config.geometry
         for _ in range(WARM_UP):
-            self(np.full((self.geometry.image_size,) * 2 + (3,), 128, np.uint8))
+            self.warm_up()
         images.Image.init()  # Pillow loads its codecs at the first picture
 
     @torch.inference_mode()
@@ -61,6 +62,10 @@ class Predictor:
         out = self.detector.score(self.detector.embed(tensor))
         self._wait()
         return out, 1e3 * (middle - start), 1e3 * (time.perf_counter() - middle)
+
+    def warm_up(self) -> None:
+        """One call on a grey picture."""
+        self(np.full((self.geometry.image_size,) * 2 + (3,), 128, np.uint8))
 
     def _wait(self) -> None:
         if torch.device(self.device).type == "cuda":
@@ -129,8 +134,9 @@ def _listed(pictures) -> Iterable:
 def predict_to_folder(predictor: Predictor, source: str | Path, out: str | Path) -> pd.DataFrame:
     """Write a heat map and an overlay per picture and one predictions.csv to `out`; returns the table.
 
-    The map lies over the original picture, blank where the crop left something out. A picture that cannot be read does
-    not stop the others: its row has the reason, and a UserError naming it is raised when all are done.
+    crack/007.png gives crack/007_map.png and crack/007_overlay.png (see `output_names`). The map lies over the original
+    picture, blank where the crop left something out. A picture that cannot be read does not stop the others: its row
+    has the reason, and a UserError naming it is raised when all are done.
     """
     out = Path(out)
     found = [p for p in pictures_in(source) if out.resolve() not in p.resolve().parents or Path(source).is_file()]
@@ -138,6 +144,7 @@ def predict_to_folder(predictor: Predictor, source: str | Path, out: str | Path)
         raise UserError(f"folder {source} holds no picture besides those of an earlier call in {out}")
     base = Path(source) if Path(source).is_dir() else Path(source).parent
     rows, bad = [], []
+    names = output_names(found)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path in found:
@@ -148,7 +155,7 @@ def predict_to_folder(predictor: Predictor, source: str | Path, out: str | Path)
                 bad.append(str(error))
                 rows.append({"path": name.as_posix(), "error": str(error)})
                 continue
-            _draw(result, path, out / name, predictor)
+            _draw(result, path, out / name.with_name(names[path]), predictor)
             rows.append({"path": name.as_posix()} | {k: v for k, v in result.items() if k not in ("map", "size")})
         table = pd.DataFrame(rows)
         scratch = out / ".predictions.tmp"
@@ -161,6 +168,19 @@ def predict_to_folder(predictor: Predictor, source: str | Path, out: str | Path)
     if bad:
         raise UserError(f"{len(bad)} of {len(found)} pictures could not be read, the others are in {out}: {bad[0]}")
     return table
+
+
+def output_names(pictures: list[Path]) -> dict[Path, str]:
+    """What the files made of each picture are named after: its name without the ending, where no other picture of its
+    folder has the same or is called so; else its whole name.
+    """
+    stems = Counter((path.parent, path.stem) for path in pictures)
+    whole = {(path.parent, path.name) for path in pictures}
+    names = {}
+    for path in pictures:
+        taken = stems[path.parent, path.stem] > 1 or (path.parent, path.stem) in whole - {(path.parent, path.name)}
+        names[path] = path.name if taken else path.stem
+    return names
 
 
 def colour_limits(threshold: dict) -> tuple[float, float]:

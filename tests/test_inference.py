@@ -61,13 +61,13 @@ def test_predict_writes_map_overlay_and_one_csv(world, tmp_path, capsys):
     assert main(["predict", str(run.path), str(source), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     written = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
     assert written == [
-        "plain.jpg_map.png",
-        "plain.jpg_overlay.png",
+        "plain_map.png",
+        "plain_overlay.png",
         "predictions.csv",
-        "sub/wide.png_map.png",
-        "sub/wide.png_overlay.png",
+        "sub/wide_map.png",
+        "sub/wide_overlay.png",
     ]
-    assert Image.open(tmp_path / "out/sub/wide.png_overlay.png").size == (90, 60)
+    assert Image.open(tmp_path / "out/sub/wide_overlay.png").size == (90, 60)
     found = pd.read_csv(tmp_path / "out/predictions.csv")
     assert {"path", "score", "decision", "threshold", "network_ms", "end_to_end_ms"} <= set(found.columns)
     assert "2 pictures" in capsys.readouterr().out

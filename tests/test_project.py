@@ -1,31 +1,27 @@
 """The project's own promises: what is installed is what is locked, CI does what the README says, nothing lies about."""
 
 import ast
+import functools
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
 
 import pytest
 import yaml
 from conftest import PROJECT
 
+import adlib
 from adlib.batch.evidence import LARGEST
 
 # design: what may stand at the top
 TOP = {".ci", ".github", ".gitignore", "CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "adlib"}
-TOP |= {
-    "batch",
-    "benchmarks",
-    "data",
-    "environment.yml",
-    "notebooks",
-    "profiles",
-    "pyproject.toml",
-    "requirements.lock",
-}
-TOP |= {"results", "tests"}
+TOP |= {".pre-commit-config.yaml", "Dockerfile", "batch", "benchmarks", "data", "environment.yml", "notebooks"}
+TOP |= {"profiles", "pyproject.toml", "requirements.lock", "results", "tests"}
 README = PROJECT / "README.md"
 
 
@@ -69,15 +65,94 @@ def test_the_lock_pins_every_package_by_hash_and_names_no_host():
 
 
 def test_every_direct_dependency_has_a_reason_and_is_locked():
-    """pyproject.toml: a comment on each line of the two lists, and the package in requirements.lock."""
-    text = read("pyproject.toml")
-    project = tomllib.loads(text)
-    names = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    """pyproject.toml: a comment on each line of the three lists, and the package in requirements.lock."""
     lock = locked()
-    for line in names:
-        name = re.match(r"[\w.-]+", line)[0]
+    for name, reason in reasons().items():
         assert _plain(name) in lock, f"{name} is not in requirements.lock; run make lock"
-        assert re.search(rf'^\s+"{re.escape(line)}",\s+# \w', text, flags=re.M), f"{line} has no reason"
+        assert reason, f"{name} has no reason"
+
+
+def test_the_reasons_of_the_dependencies_are_true():
+    """What has "not imported:" in its reason is imported nowhere in adlib/; each other one where it is said to be.
+
+    "data, runs: ..." names rooms, or the folders benchmarks and tests; without such a beginning, anywhere in adlib/.
+    """
+    development = {re.match(r"[\w.-]+", line)[0] for line in project()["optional-dependencies"]["dev"]}
+    modules: dict[str, list[str]] = {}
+    for module, packages in packages_distributions().items():
+        for package in packages:
+            modules.setdefault(_plain(package), []).append(module)
+    for name, reason in reasons().items():
+        if name in development:
+            continue
+        places = re.match(r"(?:[a-z]+, )*[a-z]+(?: and [a-z]+)?(?=: )", reason)
+        files = _files(places[0] if places and not reason.startswith("not imported") else "adlib")
+        used = any(_imports(path) & set(modules[_plain(name)]) for path in files)
+        assert used != reason.startswith("not imported: "), f"{name}: {reason}"
+
+
+def project() -> dict:
+    return tomllib.loads(read("pyproject.toml"))["project"]
+
+
+def reasons() -> dict[str, str]:
+    """{package: its comment in pyproject.toml} of the dependencies and the extras."""
+    lines = [*project()["dependencies"], *(x for extra in project()["optional-dependencies"].values() for x in extra)]
+    text = read("pyproject.toml")
+    comments = {line: re.search(rf'^\s+"{re.escape(line)}",\s+# (\w.*)$', text, flags=re.M) for line in lines}
+    return {re.match(r"[\w.-]+", line)[0]: comment[1] if comment else "" for line, comment in comments.items()}
+
+
+def _files(places: str) -> list[Path]:
+    """Python files of "data, runs" or "benchmarks and tests"; a room is a file or a folder of adlib/."""
+    files: list[Path] = []
+    for place in re.split(", | and ", places):
+        tops = [PROJECT / place, PROJECT / "adlib" / place, PROJECT / "adlib" / f"{place}.py"]
+        files += [path for top in tops for path in ([top] if top.is_file() else top.rglob("*.py"))]
+    assert files, f"{places} is no folder or room"
+    return files
+
+
+@functools.cache
+def _imports(path: Path) -> set[str]:
+    """Names of the top modules that a file imports anywhere, also by a text (import_module, find_spec)."""
+    text = path.read_text(encoding="utf-8")
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and ("import_module(" in text or "find_spec(" in text)
+        ):
+            names.add(node.value)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_uv_does_not_manage_the_environment():
+    """`uv run` would resolve anew and make another .venv; the Makefile installs the lock."""
+    assert tomllib.loads(read("pyproject.toml"))["tool"]["uv"] == {"managed": False}
+
+
+def test_pre_commit_has_the_lock_s_versions_and_the_makefile_s_keys():
+    hooks = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    versions = {
+        repo["repo"].rpartition("/")[2].removesuffix("-pre-commit"): repo["rev"].removeprefix("v") for repo in hooks
+    }
+    assert versions == {name: locked()[name][0] for name in ("ruff", "nbstripout")}
+    (strip,) = [hook for repo in hooks for hook in repo["hooks"] if hook["id"] == "nbstripout"]
+    (keys,) = re.findall(r'^STRIP := --extra-keys "(.*)"$', read("Makefile"), flags=re.M)
+    assert strip["args"] == ["--keep-id", "--extra-keys", keys]
+
+
+def test_every_workflow_uses_the_same_current_major_of_an_action():
+    """The majors of autumn 2026; older ones run on a Node that the runners drop."""
+    texts = [p.read_text() for p in (PROJECT / ".github/workflows").glob("*.yml")]
+    used = {line for text in texts for line in re.findall(r"uses: (\S+)", text)}
+    assert used == {"actions/checkout@v6", "actions/setup-python@v6", "actions/upload-artifact@v7"}
 
 
 def test_what_runs_here_is_what_the_lock_says():
@@ -188,7 +263,68 @@ def test_batch_files_are_lists_of_entries(path):
 
 
 def test_licence_and_citation_agree():
-    project = tomllib.loads(read("pyproject.toml"))["project"]
     citation = yaml.safe_load(read("CITATION.cff"))
     assert read("LICENSE").startswith("MIT License")
-    assert (citation["license"], citation["version"]) == (project["license"], project["version"])
+    assert (citation["license"], citation["version"]) == (project()["license"], adlib.__version__)
+
+
+def test_the_citation_names_all_five_papers():
+    """Each with authors, year and where it appeared."""
+    papers = yaml.safe_load(read("CITATION.cff"))["references"]
+    for word in ("Improved Mask Autoencoder", "Memory Enhancement", "SimpleNet", "DRAEM", "ValidFlow"):
+        (paper,) = [paper for paper in papers if word in paper["title"]]
+        assert len(paper["authors"]) >= 3
+        assert paper["year"] in range(2021, 2025)
+        assert paper.get("journal") or paper.get("collection-title")
+    assert len(papers) == 5
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A folder with adlib as `pip install WHEEL` lays it down, made from the tracked files alone."""
+    base = tmp_path_factory.mktemp("wheel")
+    for name in tracked():
+        if name.startswith("adlib/") or name in ("pyproject.toml", "README.md", "LICENSE"):
+            (base / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, base / "source" / name)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(base), str(base / "source")]
+    subprocess.run(build, check=True, capture_output=True, text=True)
+    (file,) = base.glob("adlib-*.whl")
+    install = [*pip, "install", "--no-deps", "--no-index", "--target", str(base / "site"), str(file)]
+    subprocess.run(install, check=True, capture_output=True, text=True)
+    return base / "site"
+
+
+def installed(wheel: Path, home: Path, *argv: str) -> subprocess.CompletedProcess:
+    """A command of the wheel's adlib from an empty folder, without any root set."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ADLIB_")}
+    environment |= {"PYTHONPATH": str(wheel), "HOME": str(home), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-m", "adlib", *argv]
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_wheel_works_from_any_folder(wheel, tmp_path):
+    """Two epochs on the embedded photographs, then what was printed and where it lies; nothing in site-packages."""
+    before = sorted(path for path in wheel.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__")
+    assert installed(wheel, tmp_path, "--version").stdout == f"adlib {adlib.__version__}\n"
+    assert "CVPR 2023" in installed(wheel, tmp_path, "methods").stdout
+    settings = ["--backbone", "tf_efficientnet_lite0", "--image-size", "64", "--resize", "none"]
+    settings += ["--resize-mode", "squash", "--epochs", "2", "--eval-every", "0"]
+    done = installed(wheel, tmp_path, "run", "simplenet", "textures", "brick", "--device", "cpu", *settings)
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "adlib" / "results" / "runs" / "simplenet") in done.stdout
+    done = installed(wheel, tmp_path, "list")
+    assert "current simplenet/textures/brick/" in done.stdout, done.stderr
+    done = installed(wheel, tmp_path, "check", "adlib/results", "--paper", "simplenet", "--allow-incomparable")
+    assert "Traceback" not in done.stderr  # the printed numbers are in the wheel
+    assert "textures" in installed(wheel, tmp_path, "data", "list").stdout
+    after = sorted(path for path in wheel.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__")
+    assert after == before
+
+
+def test_a_wheel_says_what_needs_the_project_folder(wheel, tmp_path):
+    done = installed(wheel, tmp_path, "batch", "batch/quick.yml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("adlib: adlib batch needs the project folder")
+    assert done.stderr.count("\n") == 1

@@ -28,6 +28,7 @@ ROOMS = (
     "reports",
     "figures",
     "batch",
+    "options",
     "commands",
     "__main__",
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Bad input that the user can mend. One sentence: what, where, what would be valid."""
 
-    status = 2  # of the command line
+    status: int = 2  # the exit status of the command line
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:

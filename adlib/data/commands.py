@@ -7,7 +7,9 @@ from adlib import data
 
 def run(args: argparse.Namespace) -> int:
     """0 done, 1 faults found; UserError (status 2) for bad input."""
-    return {"list": _list, "verify": _verify, "download": _download, "describe": _describe}[args.action](args)
+    return {"list": _list, "verify": _verify, "download": _download, "describe": _describe, "addresses": _addresses}[
+        args.action
+    ](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -36,3 +38,18 @@ def _describe(args: argparse.Namespace) -> int:
 
     print(text(describe(args.name, args.category)))
     return 0
+
+
+def _addresses(args: argparse.Namespace) -> int:
+    from adlib.data.download.addresses import answers
+
+    alive = set()
+    names = set()
+    for name, url, answer in answers():
+        names.add(name)
+        if answer.startswith("answers"):
+            alive.add(name)
+        print(f"{name:12s} {answer}: {url}", flush=True)
+    for name in sorted(names - alive):
+        print(f"{name}: no address answers; `adlib data download` cannot fetch it")
+    return 0 if names == alive else 1

@@ -3,15 +3,16 @@
 import platform
 import resource
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 import numpy as np
 import torch
 
+import adlib
 from adlib.models.base import Detector
 from adlib.runs.plan import Plan
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "adlib")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas")
 
 
 def record(
@@ -73,16 +74,8 @@ def machine(device: str) -> dict:
         "peak_host_bytes": peak,
         "peak_device_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
         "python": platform.python_version(),
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": {package: version(package) for package in PACKAGES} | {"adlib": adlib.__version__},
     }
-
-
-def _version(package: str) -> str | None:
-    """None where a package is not installed: adlib itself may only be on PYTHONPATH."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _mean(values: list) -> float:

@@ -1,0 +1,209 @@
+"""What each command does: it calls the library, prints, and returns the exit status. Imports of torch happen inside."""
+
+import argparse
+import ast
+import json
+import statistics
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from adlib import models, options
+from adlib.common import paths
+from adlib.common.errors import UserError, check_names, unknown
+
+WIDTH = 100  # columns of what is printed for people
+CALLS = 5  # per number of threads, when the faster one is chosen
+
+
+def check_run_names(method: str, dataset: str | None = None, categories: list[str] | None = None) -> None:
+    """UserError for an unknown method, data set or category. Needs no torch, so the answer comes at once."""
+    if method not in models.SYSTEMS:
+        raise unknown("method", method, models.SYSTEMS)
+    if dataset is not None:
+        from adlib import data  # pandas, for which --help does not wait
+
+        valid = data.categories(dataset)
+        if valid:
+            check_names(f"category of {dataset}", categories or [], valid)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what is missing, print the table and the folders."""
+    import adlib  # torch
+    from adlib.reports import tables
+
+    config = options.combined(options.values(args, models.get(args.method)[1]), _json_object(args.config))
+    seeds = ", ".join(map(str, args.seeds))
+    _stage(f"{args.method} {args.dataset}: data {', '.join(args.categories) or 'of all categories'}; seeds {seeds}")
+    chosen = (args.categories or None, args.seeds, config, args.device, args.together)
+    runs = adlib.reproduce(args.method, args.dataset, *chosen, report=_stage)
+    _stage(f"{args.method} {args.dataset}: table, finished runs: {len(runs)}")
+    print(tables.to_text(tables.summary(runs), format=args.format))
+    if args.format == "text":
+        for finished in runs:
+            print(finished.path)
+    return 0
+
+
+def _json_object(text: str) -> dict:
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--config is no JSON ({error}); write e.g. '{{\"epochs\": 20}}'") from error
+    if not isinstance(config, dict):
+        raise UserError(f"--config is {text}; it must be a JSON object, e.g. '{{\"epochs\": 20}}'")
+    return config
+
+
+def _stage(text: str) -> None:
+    """One line per stage where nobody watches a progress bar."""
+    if not sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
+
+
+def methods(args: argparse.Namespace) -> int:
+    """Each method with the first paragraph of its file: name, authors, venue, title."""
+    for name in models.SYSTEMS:
+        # read, not imported: a file of a system imports torch
+        module = models.SYSTEMS[name].rpartition(".")[0]
+        source = Path(find_spec(module).origin).read_text(encoding="utf-8")
+        paragraph = ast.get_docstring(ast.parse(source)).partition("\n\n")[0]
+        paper = " ".join(paragraph.split())
+        print(textwrap.fill(paper, WIDTH, initial_indent=f"{name:21s} ", subsequent_indent=" " * 22))
+    return 0
+
+
+def batch(args: argparse.Namespace) -> int:
+    """Run a batch file."""
+    _need_project("batch", "notebooks/, Snakefile and profiles/")
+    from adlib import batch as engine
+
+    return engine.main(args.file, cores=args.cores, profile=args.profile, dry_run=args.dry_run, extra=args.extra)
+
+
+def evidence(args: argparse.Namespace) -> int:
+    """Copy the committed evidence."""
+    _need_project("evidence", "results/reference and README.md")
+    from adlib.batch import evidence as collection
+
+    print(collection.collect(args.file or collection.BATCH))
+    return 0
+
+
+def _need_project(command: str, parts: str) -> None:
+    if not paths.is_checkout():
+        raise UserError(
+            f"adlib {command} needs the project folder with its {parts}, and this adlib is installed without it at "
+            f"{paths.PROJECT}; clone the project and use `make install` there"
+        )
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Score pictures with a run: heat maps, overlays, one CSV."""
+    import torch
+
+    from adlib import inference
+
+    predictor = _one_run(args.run).predictor(args.device, args.category)
+    usual = threads = torch.get_num_threads()
+    if torch.device(predictor.device).type == "cpu":
+        threads = fastest_threads(predictor.warm_up)
+    torch.set_num_threads(threads)
+    try:
+        table = inference.predict_to_folder(predictor, args.pictures, args.out)
+    finally:
+        torch.set_num_threads(usual)
+    anomalous = int(table.decision.sum())
+    print(f"{len(table)} pictures, {anomalous} anomalous at the threshold {table.threshold.iloc[0]:.4g}")
+    median = table[["network_ms", "end_to_end_ms"]].median()
+    print(
+        f"median {median.network_ms:.1f} ms network only, {median.end_to_end_ms:.1f} ms end to end, "
+        f"on {predictor.device}, CPU threads: {threads}"
+    )
+    print(Path(args.out) / "predictions.csv")
+    return 0
+
+
+def _one_run(path: str):
+    """The run in a folder, or the only one below it. UserError where there are several, with their folders."""
+    from adlib import runs
+
+    if (Path(path) / "run.json").is_file() or not Path(path).is_dir():
+        return runs.load(path)
+    below = list(runs.find(path))
+    if len(below) > 1:
+        raise UserError(f"{path} holds {len(below)} runs; name one of {', '.join(str(one.path) for one in below)}")
+    return below[0]
+
+
+def fastest_threads(call: Callable[[], object]) -> int:
+    """1 or all of torch's CPU threads, whichever makes `call` faster: the better median of a few calls after two.
+
+    Single small pictures often lose more to the threads' meeting points than they win. Leaves torch's number as it was.
+    """
+    import torch
+
+    usual = torch.get_num_threads()
+    medians = {}
+    try:
+        for threads in dict.fromkeys((1, usual)):
+            torch.set_num_threads(threads)
+            times = []
+            for _ in range(2 + CALLS):
+                start = time.perf_counter()
+                call()
+                times.append(time.perf_counter() - start)
+            medians[threads] = statistics.median(times[2:])
+    finally:
+        torch.set_num_threads(usual)
+    return min(medians, key=medians.get)
+
+
+def check(args: argparse.Namespace) -> int:
+    """A verdict per published cell; 1 where one is not reproduced, or none was comparable."""
+    from adlib import runs
+    from adlib.reports import verdict
+
+    result = verdict.check(runs.find(args.runs), args.paper, allow_incomparable=args.allow_incomparable)
+    print(result.text(args.format))
+    return 0 if result.ok else 1
+
+
+def list_runs(args: argparse.Namespace) -> int:
+    """The table of finished runs and, as text, their folders."""
+    from adlib import runs
+    from adlib.reports import tables
+
+    folder = Path(args.runs) if args.runs else paths.results_root() / "runs"
+    finished = runs.find(folder)
+    print(tables.to_text(tables.summary(finished), format=args.format))
+    if args.format == "text":
+        print(f"\nbelow {folder}:")
+        for one in finished:
+            print(f"{'stale  ' if one.stale else 'current'} {one.path.relative_to(folder)}")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write a run's network as ONNX, with its facts beside it."""
+    from adlib import export as onnx_export
+
+    finished = _one_run(args.run)
+    record = finished.record
+    name = f"{record['method']}-{record['dataset']}-{record['category']}-{record['hash']}-s{record['seed']}.onnx"
+    written = onnx_export.to_onnx(finished, args.onnx or name.replace(":", "_").replace("/", "_"))
+    print(f"{written.file}: image [B,3,{written.side},{written.side}] in 0..1 -> {', '.join(written.outputs)}")
+    print(f"{written.sidecar}: thresholds, geometry, origin")
+    print(f"onnxruntime agrees to {written.difference:.1e} on random pictures, batches of 1 and 3")
+    return 0
+
+
+def data_action(args: argparse.Namespace) -> int:
+    """adlib data ..."""
+    from adlib.data import commands
+
+    return commands.run(args)

@@ -1,0 +1,359 @@
+"""The command line: names before torch, settings as options, formats, the one run below a folder, exit statuses."""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import made
+import pytest
+import torch
+from conftest import PROJECT
+from PIL import Image
+from server import Served, serving
+
+import adlib
+from adlib import commands, inference, models, options, runs
+from adlib.__main__ import main
+from adlib.common import paths
+from adlib.common.errors import UserError
+from adlib.data.download import addresses
+from adlib.data.download.sources import Archive, Source
+from adlib.models import config
+from adlib.models.config import setting
+from adlib.reports import verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made(config.Config):
+    """A Config with every kind of field."""
+
+    image_size: int = setting(64, low=8)
+    # pixels of what
+    # is above
+    width: int = setting(3, low=1, high=9)
+    rate: float = 0.5  # share, 10 % of all
+    turned: bool = True
+    names: tuple[str, ...] = ("a", "b")
+    sides: tuple[int, ...] | None = None
+    text: float | str = setting("auto", choices=(1.0, "auto"))
+    told: int = dataclasses.field(default=1, metadata={"help": "from the metadata"})  # not from here
+
+
+def parsed(*argv: str, config_class=Made) -> dict:
+    """What the options of a Config make of a command line."""
+    parser = argparse.ArgumentParser()
+    options.add(parser, config_class)
+    return options.values(parser.parse_args(argv), config_class)
+
+
+def refused(capsys, *argv: str, status: int = 2) -> str:
+    assert main(list(argv)) == status
+    text = capsys.readouterr().err.strip()
+    assert text.startswith("adlib: ")
+    assert "\n" not in text
+    return text
+
+
+def without_torch(*argv: str) -> subprocess.CompletedProcess:
+    """The command in a process of its own, which fails where torch has been imported."""
+    code = "import sys\nfrom adlib.__main__ import main\nstatus = main(sys.argv[1:])\n"
+    code += "sys.exit('torch is there' if 'torch' in sys.modules else status)"
+    return subprocess.run([sys.executable, "-c", code, *argv], cwd=PROJECT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (("run", "simplnet", "textures"), "did you mean 'simplenet'"),
+        (("run", "simplenet", "texturs"), "did you mean 'textures'"),
+        (("run", "simplenet", "textures", "brik", "--epochs", "2"), "did you mean 'brick'"),
+        (("rnu",), "did you mean 'run'"),
+    ],
+)
+def test_a_wrong_name_is_answered_before_torch_is_imported(argv, meant):
+    """One sentence and status 2; torch alone takes longer to import than the answer may take."""
+    start = time.monotonic()
+    done = without_torch(*argv)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert meant in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert time.monotonic() - start < 20  # 0.6 s alone; a busy machine gets its time
+
+
+def test_methods_lists_every_method_with_its_paper_and_without_torch():
+    done = without_torch("methods")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == list(models.SYSTEMS)
+    assert "CVPR 2023" in done.stdout
+    assert "ICCV 2021" in done.stdout
+    assert max(map(len, lines)) <= 100
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert (stop.value.code, capsys.readouterr().out) == (0, f"adlib {adlib.__version__}\n")
+
+
+@pytest.mark.parametrize("method", models.SYSTEMS)
+def test_every_setting_of_every_method_is_an_option_with_help_range_and_default(method, capsys):
+    """The parser is made from the Config, so a new field needs nothing here; and no field meets an option of `run`."""
+    with pytest.raises(SystemExit) as stop:
+        main(["run", method, "--help"])
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(models.get(method)[1]):
+        assert f"--{field.name.replace('_', '-')} " in shown
+    assert "pixels per side of the evaluation grid; None = image_size; at least 8; default none" in shown
+
+
+def test_help_takes_the_comment_beside_a_field_the_one_above_it_or_the_metadata():
+    parser = argparse.ArgumentParser()
+    options.add(parser, Made)
+    shown = " ".join(parser.format_help().split())
+    assert "--width INTEGER pixels of what is above; at least 1 and at most 9; default 3" in shown
+    assert "--rate NUMBER share, 10 % of all; default 0.5" in shown
+    assert "--told TOLD" not in shown
+    assert "from the metadata; default 1" in shown
+    assert "passes over the normal training images; at least 0; default 100" in shown  # inherited
+
+
+def test_options_are_values_of_the_fields_types():
+    """bool as true or false, none for None, tuples as several values, a number where float | str has one."""
+    assert parsed() == {}
+    assert parsed("--image-size", "32", "--rate", "1e-3") == {"image_size": 32, "rate": 1e-3}
+    assert parsed("--turned", "false", "--names", "c", "--text", "1") == {"turned": False, "names": ("c",), "text": 1.0}
+    assert parsed("--sides", "1", "2", "--text", "auto") == {"sides": (1, 2), "text": "auto"}
+    assert parsed("--sides", "none", "--resize", "none") == {"sides": None, "resize": None}
+    assert Made.from_dict(parsed("--sides", "1", "2")).sides == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (("--width", "many"), "--width is 'many'; it must be an integer"),
+        (("--width", "none"), "--width is 'none'"),
+        (("--turned", "yes"), "true or false"),
+        (("--sides", "1", "x"), "--sides is 'x'"),
+        (("--width", "1", "--width", "2"), "--width is given twice, as 1 and as 2"),
+    ],
+)
+def test_an_option_of_no_value_is_one_sentence(argv, meant):
+    with pytest.raises(UserError, match=meant):
+        parsed(*argv)
+
+
+def test_options_and_json_combine_and_may_not_disagree():
+    """The same value twice is no fault; JSON's list is the tuple of the option."""
+    both = options.combined({"epochs": 2, "layers": (1, 2)}, {"layers": [1, 2], "dim": 8})
+    assert both == {"epochs": 2, "layers": (1, 2), "dim": 8}
+    with pytest.raises(UserError, match="--batch-size is 2, but --config has 3"):
+        options.combined({"batch_size": 2}, {"batch_size": 3})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """One finished run of SimpleNet, one epoch at 64 pixels, and the data behind it."""
+    base = tmp_path_factory.mktemp("world")
+    made.folder_dataset(base / "data", train=10, normal=2, anomalous=2)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("data", "results", "cache"):
+            patch.setenv(f"ADLIB_{name.upper()}", str(base / name))
+        adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1}, device="cpu")
+    return base
+
+
+@pytest.fixture
+def here(world, monkeypatch):
+    for name in ("data", "results", "cache"):
+        monkeypatch.setenv(f"ADLIB_{name.upper()}", str(world / name))
+    return world
+
+
+def test_run_takes_settings_as_options_and_says_a_line_per_stage_where_nobody_watches(here, capsys):
+    """The options name the run of `world`, so it is loaded and nothing is trained."""
+    settings = made.CONFIG | {"epochs": 1}
+    flags = [x for k, v in settings.items() for x in (f"--{k}", "none" if v is None else str(v))]
+    assert main(["run", "simplenet", "folder", "stripes", "--format", "csv", *flags]) == 0
+    out, err = capsys.readouterr()
+    assert "simplenet,folder,stripes" in out
+    assert err.splitlines() == [
+        "simplenet folder: data stripes; seeds 0",
+        "simplenet folder: table, finished runs: 1",
+    ]
+    assert len(list((here / "results").rglob("run.json"))) == 1
+
+
+def test_a_setting_out_of_range_is_one_sentence(here, capsys):
+    assert "'epochs' is -1" in refused_last(capsys, "run", "simplenet", "folder", "stripes", "--epochs", "-1")
+    assert "'loss' is 'l2'" in refused_last(capsys, "run", "simplenet", "folder", "stripes", "--loss", "l2")
+
+
+def refused_last(capsys, *argv: str) -> str:
+    """The sentence after the lines of the stages."""
+    assert main(list(argv)) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("adlib: ")
+    return last
+
+
+def test_an_unknown_option_of_run_is_one_sentence(here, capsys):
+    assert "did you mean '--epochs'" in refused(capsys, "run", "simplenet", "folder", "stripes", "--epocs", "3")
+
+
+def test_list_names_the_runs_below_the_folder_and_prints_every_format(here, capsys):
+    folder = here / "results" / "runs"
+    assert main(["list", str(folder)]) == 0
+    below = capsys.readouterr().out.partition(f"below {folder}:\n")[2]
+    (run,) = (path.parent for path in folder.rglob("run.json"))
+    assert below == f"current {run.relative_to(folder)}\n"
+    assert main(["list", str(folder), "--format", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["method"] == "simplenet"
+
+
+def test_list_fits_100_columns(here, capsys):
+    assert main(["list", str(here / "results" / "runs")]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(("ok", "status"), [(True, 0), (False, 1)])
+def test_check_hands_its_options_on_and_returns_the_verdict_s_status(here, capsys, monkeypatch, ok, status):
+    asked = []
+
+    def fake(finished, paper, allow_incomparable):
+        asked.append((len(finished), paper, allow_incomparable))
+        return SimpleNamespace(ok=ok, text=lambda kind: f"as {kind}")
+
+    monkeypatch.setattr(verdict, "check", fake)
+    folder = str(here / "results")
+    assert main(["check", folder, "--paper", "simplenet", "--allow-incomparable", "--format", "md"]) == status
+    assert main(["check", folder, "--paper", "simplenet"]) == status
+    assert capsys.readouterr().out == "as md\nas text\n"
+    assert asked == [(1, "simplenet", True), (1, "simplenet", False)]
+
+
+def test_predict_takes_the_one_run_below_a_folder_and_names_files_by_the_picture(here, tmp_path, capsys):
+    """007.png and 007.jpg lie in one folder: each keeps its ending; 008 needs none."""
+    source = tmp_path / "pictures" / "crack"
+    source.mkdir(parents=True)
+    for name in ("007.png", "007.jpg", "008.png"):
+        Image.fromarray(made.picture(1)[0]).save(source / name)
+    out = tmp_path / "out"
+    before = torch.get_num_threads()
+    assert main(["predict", str(here / "results"), str(source.parent), "--out", str(out), "--device", "cpu"]) == 0
+    assert torch.get_num_threads() == before
+    assert {p.relative_to(out).as_posix() for p in out.rglob("*.png")} == {
+        f"crack/{name}_{kind}.png" for name in ("007.png", "007.jpg", "008") for kind in ("map", "overlay")
+    }
+    text = capsys.readouterr().out
+    assert "on cpu, CPU threads: " in text
+    assert len(text.splitlines()) == 3
+
+
+def test_no_two_pictures_share_the_names_of_their_files(tmp_path):
+    """a.png would give a, which a.jpg gives too; b.png.bmp would give b.png, which is a picture of that name."""
+    names = ["a.png", "a.jpg", "b.png", "b.png.bmp", "b.jpg", "c.png"]
+    given = inference.output_names([tmp_path / name for name in names])
+    assert len(set(given.values())) == len(names)
+    assert given[tmp_path / "c.png"] == "c"
+
+
+def test_predict_names_the_runs_where_there_are_several(here, tmp_path, capsys):
+    for name in ("one", "two"):
+        record = json.loads(next((here / "results").rglob("run.json")).read_text()) | {"seed": len(name + name)}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(record | {"hash": name}))
+    text = refused(capsys, "predict", str(tmp_path), str(here), "--out", str(tmp_path / "o"))
+    assert "holds 2 runs" in text
+    assert str(tmp_path / "one") in text
+    assert str(tmp_path / "two") in text
+
+
+@pytest.mark.parametrize(("slow", "chosen"), [(1, 2), (2, 1)])
+def test_the_faster_number_of_threads_is_measured(slow, chosen, monkeypatch):
+    """A call that sleeps 10 ms with `slow` threads and 0 with the other; torch's own number is left as it was."""
+    current = [2]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: current[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: current.__setitem__(0, n))
+    assert commands.fastest_threads(lambda: time.sleep(0.01 * (current[0] == slow))) == chosen
+    assert current == [2]
+
+
+def test_an_error_brings_its_own_exit_status(monkeypatch, capsys):
+    """75: unfinished within the time budget; the class of the error says so, not the command line."""
+
+    class Unfinished(UserError):
+        status = 75
+
+    def stop(*_args, **_kwargs):
+        raise Unfinished("unfinished, epoch 3 of 20")
+
+    monkeypatch.setattr(runs, "find", stop)
+    assert "epoch 3 of 20" in refused(capsys, "list", status=75)
+
+
+def test_an_error_of_the_disk_names_the_place(monkeypatch, capsys):
+    """ENOSPC of a write has no file name; then the roots are named."""
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "find", full)
+    text = refused(capsys, "list")
+    assert str(paths.results_root()) in text
+    assert "No space left on device" in text
+
+
+def test_a_full_disk_behind_stdout_is_one_sentence():
+    """/dev/full answers every write with ENOSPC; Python's own flush at exit would be a traceback and status 120."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "adlib", "methods"], cwd=PROJECT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.stderr.startswith("adlib: the output")
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("command", [("batch", "x.yml"), ("evidence",)])
+def test_what_needs_the_project_folder_says_so(command, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(paths, "PROJECT", tmp_path)
+    assert "needs the project folder" in refused(capsys, *command)
+
+
+def test_without_the_project_folder_the_roots_lie_in_the_home_folder(monkeypatch, tmp_path):
+    """Never in site-packages."""
+    monkeypatch.setattr(paths, "PROJECT", tmp_path / "site-packages")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("DATA", "RESULTS", "CACHE"):
+        monkeypatch.delenv(f"ADLIB_{name}", raising=False)
+    roots = [paths.data_root(), paths.results_root(), paths.cache_root()]
+    assert roots == [tmp_path / "adlib" / name for name in ("data", "results", ".cache")]
+
+
+def test_addresses_prints_a_line_each_and_fails_where_a_file_has_none_left(monkeypatch, capsys):
+    """Two of three addresses are dead: `whole` still has one, `gone` has none."""
+    with serving({"/a.zip": Served(b"12345")}) as server:
+
+        def source(name: str, *urls: str) -> Source:
+            archive = Archive(f"{name}.zip", tuple(server.url(url) for url in urls))
+            return Source(name, (archive,), "", "", 1, "", "")
+
+        made_sources = {"whole": source("whole", "/a.zip", "/b.zip"), "gone": source("gone", "/b.zip")}
+        monkeypatch.setattr(addresses, "SOURCES", made_sources)
+        assert main(["data", "addresses"]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].split() == ["whole/whole.zip", "answers,", "0.0", "MB:", server.url("/a.zip")]
+        assert [line.split(":")[0].split() for line in lines[1:3]] == [
+            ["whole/whole.zip", "no", "answer,", "status", "404"],
+            ["gone/gone.zip", "no", "answer,", "status", "404"],
+        ]
+        assert lines[3:] == ["gone/gone.zip: no address answers; `adlib data download` cannot fetch it"]
+        del made_sources["gone"]
+        assert main(["data", "addresses"]) == 0
