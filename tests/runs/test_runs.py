@@ -383,3 +383,15 @@ def test_wrong_names_stop_before_any_work(here, change, part):
     call = {"method": "simplenet", "dataset": "folder", "categories": ["stripes"], "config": made.CONFIG} | change
     with pytest.raises(UserError, match=part):
         adlib.reproduce(**call)
+
+
+def test_the_metrics_of_runs_are_bootstrapped_once(found, monkeypatch):
+    """4 to 5 seconds for 42 runs: every table and figure asks for them again."""
+    calls, interval = [], metrics.bootstrap_interval
+    monkeypatch.setattr(metrics, "bootstrap_interval", lambda *a, **k: calls.append(1) or interval(*a, **k))
+    fresh = runs.Runs(found.runs)
+    first = fresh.metrics
+    count = len(calls)
+    assert count > 0
+    assert fresh.metrics is first
+    assert len(calls) == count
