@@ -56,12 +56,15 @@ class Plan:
         return place / f"{self.hash}-s{self.seed}"
 
 
-def plans(method, dataset, categories=None, seeds=(0,), config=None, together=False) -> list[Plan]:
-    """The runs that `reproduce` would train or load, in order. Raises UserError for any wrong name or value."""
+def plans(method, dataset, categories=None, seeds=(0,), config=None, together=False, load=data.load) -> list[Plan]:
+    """The runs that `reproduce` would train or load, in order. Raises UserError for any wrong name or value.
+
+    load: gives a category's sample table; a batch hands in one that remembers, so that each is loaded once.
+    """
     config_class = models.get(method)[1]
     config = config if isinstance(config, config_class) else config_class.from_dict(config)
     known = data.categories(dataset)
-    known = known or [data.load(dataset).attrs["category"]]  # the user's own pictures, without a level of categories
+    known = known or [load(dataset).attrs["category"]]  # the user's own pictures, without a level of categories
     categories = [categories] if isinstance(categories, str) else list(categories or known)
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)
     if not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
@@ -69,7 +72,7 @@ def plans(method, dataset, categories=None, seeds=(0,), config=None, together=Fa
     for name, values in (("categories", categories), ("seeds", seeds)):
         if len(set(values)) < len(values):
             raise UserError(f"{name} {values!r} names one of them twice; a run counts once")
-    tables = {c: data.load(dataset, c) for c in categories}
+    tables = {c: load(dataset, c) for c in categories}
     dataset = tables[categories[0]].attrs["dataset"]  # one name for all spellings of a mixture
     groups = [tuple(categories)] if together else [(c,) for c in categories]
     try:
