@@ -16,6 +16,7 @@ from adlib.batch.evidence import LARGEST
 # design: what may stand at the top
 TOP = {".ci", ".github", ".gitignore", "CITATION.cff", "LICENSE", "Makefile", "README.md", "Snakefile", "adlib"}
 TOP |= {
+    "Dockerfile",
     "batch",
     "benchmarks",
     "data",

@@ -24,12 +24,11 @@ from adlib import runs
 from adlib.batch import engine
 from adlib.batch.file import expand
 from adlib.batch.item import Item, executed, logs
-from adlib.batch.notebook import execute_item
 from adlib.common.errors import UserError
 from adlib.common.files import locked
 from adlib.reports import tables
 
-__all__ = ["Item", "execute_item", "expand", "main"]
+__all__ = ["Item", "expand", "main"]
 
 
 def main(file: str | Path, cores: int | None = None, profile: str = "local", dry_run: bool = False, extra=()) -> int:

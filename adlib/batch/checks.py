@@ -124,13 +124,20 @@ def categories(entry: dict, load: Callable[..., pd.DataFrame], faults: Faults) -
         faults.note(error)
         return []
     wanted = entry.get("categories") or known or None
-    usable = []
-    for category in [wanted] if wanted is None or isinstance(wanted, str) else wanted:
-        with faults.noted():
+    if wanted is None or isinstance(wanted, str):
+        wanted = [wanted]
+    usable, missing = [], {}
+    for category in wanted:
+        try:
             if not isinstance(category, str | NoneType):
                 raise UserError(f"category {category!r} is no text; valid: {', '.join(known) or 'names of folders'}")
             load(entry["dataset"], category)
             usable.append(category)
+        except UserError as error:
+            form = re.sub(rf"(?<!\w){re.escape(str(category))}(?!\w)", "\0", str(error))
+            missing.setdefault(form, []).append(str(category))
+    for form, names in missing.items():  # what is said of several in the same words is said once
+        faults.note(form.replace("\0", ", ".join(names)))
     return None if usable == [None] else usable
 
 

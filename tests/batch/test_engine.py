@@ -13,6 +13,7 @@ from made_batches import BRICK, batch_file, notebook, wait_for
 
 from adlib import batch
 from adlib.batch import engine
+from adlib.batch.notebook import execute_item
 from adlib.common.errors import UserError
 from adlib.common.files import locked
 from adlib.common.paths import PROJECT
@@ -152,6 +153,6 @@ def test_killed_while_training_gives_the_numbers_of_an_uninterrupted_batch(tmp_p
     resumed = {p.parent.name: json.loads(p.read_text())["metrics"] for p in finished()}
     monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "uninterrupted"))
     for item in batch.expand(file)[0]:
-        batch.execute_item(item)
+        execute_item(item)
         (run,) = map(Path, item.runs)
         assert json.loads((run / "run.json").read_text())["metrics"] == resumed[run.name]

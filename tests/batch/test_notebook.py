@@ -13,7 +13,7 @@ from made_batches import notebook
 from adlib import batch
 from adlib.batch import engine, gpus
 from adlib.batch.item import RESOURCES
-from adlib.batch.notebook import SHORT, SOCKETS, budget, work
+from adlib.batch.notebook import SHORT, SOCKETS, budget, execute_item, work
 from adlib.common.errors import UserError
 from adlib.common.paths import PROJECT
 
@@ -67,7 +67,7 @@ def test_sockets_of_killed_processes_are_removed(tmp_path):
     gone, living = (Path(tempfile.mkdtemp(prefix=f"{SOCKETS}{pid}-", dir=SHORT)) for pid in (ended.pid, os.getppid()))
     (gone / "k-1").touch()
     try:
-        batch.execute_item(batch.Item("a", str(notebook(tmp_path / "a.ipynb", "x = 1")), {}))
+        execute_item(batch.Item("a", str(notebook(tmp_path / "a.ipynb", "x = 1")), {}))
         assert not gone.exists()
         assert living.exists()
         assert list(SHORT.glob(f"{SOCKETS}{os.getpid()}-*")) == []
@@ -88,7 +88,7 @@ def test_a_plan_file_or_item_that_is_not_there_is_one_sentence(tmp_path):
 def test_a_run_sheet_is_complete_and_without_warnings(tmp_path):
     """notebooks/run.ipynb on a tiny run: every cell executed, 3 figures, nothing on stderr, no local path."""
     item = batch.expand(PROJECT / "batch/smoke.yml")[0][0]
-    batch.execute_item(item)
+    execute_item(item)
     assert item.finished
     sheet = nbformat.read(item.sheet, 4)
     code = [c for c in sheet.cells if c.cell_type == "code"]
