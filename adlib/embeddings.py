@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,83 +15,146 @@ from torch import Tensor
 
 from adlib.common import paths
 from adlib.common.errors import UserError
+from adlib.common.files import locked
+
+RESIDENT_SHARE = 0.5  # of a GPU's free memory that embeddings may take to stay there
 
 
 class Embeddings:
-    """Embeddings of N images, in order, one array [N,...] per map; on disk or in memory. `take` gives a batch on a
-    device.
+    """Embeddings of N images, in order: one array [N,...] per map, on disk or in memory; `take` gives a batch.
+
+    parts: a list of arrays (one per map) for each category; rows: which of all their images, counted through. single:
+    whether a batch is one tensor or a tuple of them. Images themselves are embeddings of one uint8 map.
     """
 
-    def __init__(self, arrays: list[np.ndarray], single: bool):
-        self.arrays, self.single = arrays, single
-
-    def __len__(self) -> int:
-        return len(self.arrays[0])
-
-    def subset(self, rows) -> "Embeddings":
-        """The same embeddings restricted to some rows, without a copy of the data."""
-        return _Subset(self, np.asarray(rows))
-
-    def take(self, rows, device="cpu"):
-        """Batch of the given rows: one tensor, or a tuple for several maps; uint8 images become float in 0..1."""
-        out = tuple(_tensor(a[np.asarray(rows)], device) for a in self.arrays)
-        return out[0] if self.single else out
-
-
-class _Subset(Embeddings):
-    def __init__(self, parent: Embeddings, rows: np.ndarray):
-        self.parent, self.rows = parent, rows
+    def __init__(self, parts: Sequence[Sequence[np.ndarray | Tensor]], single: bool, rows: np.ndarray | None = None):
+        self.parts, self.single = [list(part) for part in parts], single
+        self.ends = np.cumsum([len(part[0]) for part in self.parts])
+        self.rows = np.arange(self.ends[-1]) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, rows, device="cpu"):
-        return self.parent.take(self.rows[np.asarray(rows)], device)
+    def subset(self, rows) -> "Embeddings":
+        """The same embeddings restricted to some rows, without a copy of the data."""
+        return Embeddings(self.parts, self.single, self.rows[np.asarray(rows)])
+
+    def take(self, rows, device: str = "cpu") -> Tensor | tuple[Tensor, ...]:
+        """Batch of the given rows on a device, float32; uint8 images become 0..1."""
+        return self.converted([stored.to(device) for stored in self.stored(rows)])
+
+    def stored(self, rows) -> list[Tensor]:
+        """Batch of the given rows as they are stored, one tensor [B,...] per map, where they lie."""
+        places = self.rows[np.asarray(rows)]
+        if len(self.parts) == 1:
+            return [_rows_of(array, places) for array in self.parts[0]]
+        owner = np.searchsorted(self.ends, places, side="right")
+        starts = self.ends - [len(part[0]) for part in self.parts]
+        batch = [
+            torch.empty((len(places), *m.shape[1:]), dtype=_rows_of(m, [0]).dtype, device=_place(m))
+            for m in self.parts[0]
+        ]
+        for k in np.unique(owner):
+            chosen = torch.from_numpy(np.flatnonzero(owner == k))
+            for whole, array in zip(batch, self.parts[k], strict=True):
+                whole[chosen.to(whole.device)] = _rows_of(array, places[owner == k] - starts[k])
+        return batch
+
+    def converted(self, batch: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        """Stored tensors as the system gets them."""
+        maps = tuple(x.float().div_(255) if x.dtype == torch.uint8 else x.float() for x in batch)
+        return maps[0] if self.single else maps
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the chosen rows."""
+        each = sum(m.nbytes // max(len(m), 1) for m in self.parts[0])
+        return each * len(self)
+
+    def batches(self, order: Sequence[np.ndarray], device: str) -> Iterator[Tensor | tuple[Tensor, ...]]:
+        """The batches of an epoch, one after the other, on a device.
+
+        On a GPU what is resident is taken there; else the next batch is copied from pinned memory while this one is
+        used.
+        """
+        if torch.device(device).type != "cuda" or _place(self.parts[0][0]).type == "cuda":
+            yield from (self.take(rows, device) for rows in order)
+            return
+        waiting = None
+        for rows in order:
+            arriving = [x.pin_memory().to(device, non_blocking=True) for x in self.stored(rows)]
+            if waiting is not None:
+                yield self.converted(waiting)
+            waiting = arriving
+        if waiting is not None:
+            yield self.converted(waiting)
+
+    def resident(self, device: str) -> "Embeddings":
+        """On a GPU: the chosen rows held there as they are stored, if they take less than half of its free memory.
+
+        Else, and on the CPU, the same embeddings.
+        """
+        if torch.device(device).type != "cuda":
+            return self
+        free, _ = torch.cuda.mem_get_info(device)
+        if self.nbytes > RESIDENT_SHARE * free:
+            return self
+        held = [
+            torch.empty((len(self), *m.shape[1:]), dtype=_rows_of(m, [0]).dtype, device=device) for m in self.parts[0]
+        ]
+        for start in range(0, len(self), 64):  # in pieces, so that the host never holds a second copy
+            for whole, piece in zip(held, self.stored(range(start, min(start + 64, len(self)))), strict=True):
+                whole[start : start + len(piece)] = piece.to(device)
+        return Embeddings([held], self.single)
 
 
-class Joined(Embeddings):
+def joined(parts: Sequence[Embeddings]) -> Embeddings:
     """Several embeddings one after the other, as one: all categories of a data set together."""
-
-    def __init__(self, parts: list[Embeddings]):
-        self.parts, self.ends = parts, np.cumsum([len(p) for p in parts])
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def take(self, rows, device="cpu"):
-        rows = np.asarray(rows)
-        owner = np.searchsorted(self.ends, rows, side="right")
-        order = np.argsort(owner, kind="stable")
-        back = torch.from_numpy(np.argsort(order))
-        starts = self.ends - [len(p) for p in self.parts]
-        got = [self.parts[k].take(rows[owner == k] - starts[k], device) for k in np.unique(owner)]
-        if isinstance(got[0], Tensor):
-            return torch.cat(got)[back]
-        return tuple(torch.cat(maps)[back] for maps in zip(*got, strict=True))
+    sizes = [part.ends[-1] for part in parts]
+    rows = [part.rows + start for part, start in zip(parts, np.cumsum([0, *sizes[:-1]]), strict=True)]
+    return Embeddings([arrays for part in parts for arrays in part.parts], parts[0].single, np.concatenate(rows))
 
 
-def _tensor(array: np.ndarray, device) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
-    return tensor.float().div_(255) if tensor.dtype == torch.uint8 else tensor
+def _rows_of(array: np.ndarray | Tensor, rows) -> Tensor:
+    if isinstance(array, Tensor):
+        return array.index_select(0, torch.as_tensor(np.asarray(rows), device=array.device))
+    return torch.from_numpy(np.ascontiguousarray(array[np.asarray(rows)]))
+
+
+def _place(array: np.ndarray | Tensor) -> torch.device:
+    return array.device if isinstance(array, Tensor) else torch.device("cpu")
 
 
 @torch.inference_mode()
 def embeddings(detector, images: np.ndarray, image_key: str, device: str = "cpu", batch_size: int = 16) -> Embeddings:
-    """Run `detector.embed` once per image and keep the result on disk, as float32.
+    """Run `detector.embed` once per image and keep the result on disk, in the system's `embedding_dtype`.
 
     images: uint8 [N,3,S,S]; image_key: what identifies them (content and geometry). A system whose embedding is the
-    identity gets the images themselves. The cache is written under a temporary name, so half of one is never used.
+    identity gets the images themselves. The cache is written under a temporary name, so half of one is never used; of
+    processes that want the same features one computes and the others find them.
     """
     if detector.embedding_key is None:
-        return Embeddings([images], single=True)
-    text = json.dumps([image_key, detector.embedding_key, str(torch.device(device).type)], sort_keys=True)
-    folder = paths.cache_root() / "features" / hashlib.sha256(text.encode()).hexdigest()[:24]
+        return Embeddings([[images]], single=True)
+    key = [image_key, detector.embedding_key, torch.device(device).type, detector.config.precision == "tf32"]
+    folder = paths.cache_root() / "features" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     if not (folder / "done").is_file():
-        _fill(folder, detector, images, device, batch_size)
+        with _writing(folder), locked(folder.with_name(f".{folder.name}.lock")):
+            if not (folder / "done").is_file():
+                _fill(folder, detector.eval(), images, device, batch_size)
     files = sorted(folder.glob("map*.npy"))
     # a tuple of one map (one layer) is not the same as a bare tensor
     single = (folder / "done").read_text() == "tensor"
-    return Embeddings([np.load(f, mmap_mode="c") for f in files], single)
+    return Embeddings([[np.load(f, mmap_mode="r") for f in files]], single)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"features cannot be written to {folder} ({error.strerror}); free space or set ADLIB_CACHE"
+        ) from error
 
 
 def _fill(folder: Path, detector, images: np.ndarray, device: str, batch_size: int) -> None:
@@ -103,14 +167,8 @@ def _fill(folder: Path, detector, images: np.ndarray, device: str, batch_size: i
         with contextlib.ExitStack() as stack:
             kind = _append_maps(scratch, detector, images, device, batch_size, stack)
         (scratch / "done").write_text(kind)
-        if folder.exists() and not (folder / "done").is_file():
-            shutil.rmtree(folder)  # pieces that something else left
-        if not folder.exists():  # else a run beside this one was faster
-            os.replace(scratch, folder)
-    except OSError as error:
-        raise UserError(
-            f"features cannot be written to {folder} ({error.strerror}); free space or set ADLIB_CACHE"
-        ) from error
+        shutil.rmtree(folder, ignore_errors=True)  # pieces that something else left
+        os.replace(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -119,15 +177,27 @@ def _append_maps(scratch: Path, detector, images: np.ndarray, device: str, batch
     """Write the maps; returns what `embed` gave: "tensor" or "tuple"."""
     from tqdm import tqdm
 
-    source, files = Embeddings([images], single=True), []
+    source, files, kind = Embeddings([[images]], single=True), [], "tensor"
+    dtype = np.dtype(detector.embedding_dtype).newbyteorder("<")
     for start in tqdm(range(0, len(images), batch_size), "features", disable=None, leave=False):
-        out = detector.embed(source.take(range(start, min(start + batch_size, len(images))), device))
-        kind = "tensor" if isinstance(out, Tensor) else "tuple"
-        out = [out] if kind == "tensor" else out
-        for i, x in enumerate(out):
+        maps = detector.embed(source.take(range(start, min(start + batch_size, len(images))), device))
+        if not isinstance(maps, Tensor):
+            kind = "tuple"
+        for i, x in enumerate(_as_tuple(maps)):
             if start == 0:
                 files.append(stack.enter_context((scratch / f"map{i}.npy").open("wb")))
-                header = {"descr": "<f4", "fortran_order": False, "shape": (len(images), *x.shape[1:])}
+                header = {"descr": dtype.str, "fortran_order": False, "shape": (len(images), *x.shape[1:])}
                 np.lib.format.write_array_header_1_0(files[i], header)
-            files[i].write(x.float().cpu().numpy().astype("<f4").tobytes())
+            files[i].write(_as_stored(x, dtype).tobytes())
     return kind
+
+
+def _as_stored(x: Tensor, dtype: np.dtype) -> np.ndarray:
+    largest = float(np.finfo(dtype).max)
+    if float(x.abs().max()) > largest:
+        raise UserError(f"an embedding holds {float(x.abs().max()):.3g}, more than {dtype} can store; use float32")
+    return x.float().cpu().numpy().astype(dtype)
+
+
+def _as_tuple(maps: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
+    return (maps,) if isinstance(maps, Tensor) else tuple(maps)

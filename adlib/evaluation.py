@@ -40,22 +40,26 @@ def score_all(detector, embeddings, size: int, device: str = "cpu", consume=None
     """
     detector.eval()
     scores, maps, small, peaks = [], [], [], []
-    for start in range(0, len(embeddings), batch_size):
-        rows = range(start, min(start + batch_size, len(embeddings)))
-        out = detector.score(embeddings.take(rows, device))
+    order = np.array_split(np.arange(len(embeddings)), range(batch_size, len(embeddings), batch_size))
+    for rows, batch in zip(order, embeddings.batches(order, device), strict=True):
+        out = detector.score(batch)
         scores.append(out.image.float().cpu().numpy())
         if not np.isfinite(scores[-1]).all() or (out.map is not None and not bool(torch.isfinite(out.map).all())):
-            raise UserError(
-                f"a score of the images {rows.start} to {rows.stop - 1} is not finite; the training diverged"
-            )
+            raise UserError(f"a score of the images {rows[0]} to {rows[-1]} is not finite; the training diverged")
         if out.map is None:
             continue
         full = to_grid(out.map.float(), size)
         small.append(to_grid(full, SMALL, antialias=True).cpu().numpy())
         peaks.append(full.flatten(1).amax(1).cpu().numpy())
-        (maps.append(full.cpu().numpy()) if consume is None else consume(start, full.cpu().numpy()))
-    join = lambda parts: np.concatenate(parts) if parts else None
-    return Scored(np.concatenate(scores), join(maps), join(small), join(peaks))
+        if consume is None:
+            maps.append(full.cpu().numpy())
+        else:
+            consume(int(rows[0]), full.cpu().numpy())
+    return Scored(np.concatenate(scores), _joined(maps), _joined(small), _joined(peaks))
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray | None:
+    return np.concatenate(parts) if parts else None
 
 
 def to_grid(maps: torch.Tensor, size: int, antialias: bool = False) -> torch.Tensor:
@@ -101,6 +105,7 @@ class PixelTruth:
     """Masks of a test table on the evaluation grid, without the anomalous images that have none."""
 
     def __init__(self, test: pd.DataFrame, geometry: images.Geometry, rule: str):
+        self.rule = rule
         self.masks, info = images.masks(test, geometry, rule)
         self.rows = np.setdiff1d(np.arange(len(test)), info["no_mask"])
         self.labels = test.label.to_numpy()[self.rows]

@@ -1,4 +1,4 @@
-"""The inference module: a finished run and pictures in, scores, decisions, heat maps and milliseconds out.
+"""The inference module: a trained detector and pictures in, scores, decisions, heat maps and milliseconds out.
 
 The SimpleNet report's own contribution (its sections 4.1-4.4), here for every system. Decisions use the threshold that
 the run took from normal training images. Every picture is processed alone, so its score does not depend on its
@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import torch
 
 from adlib import images
 from adlib.common.errors import UserError
 from adlib.data.samples import ENDINGS
 from adlib.evaluation import to_grid
+from adlib.models.base import Detector
 
+OPACITY = 0.7  # of an overlay where the score is at the top of the scale
 WARM_UP = 10  # calls before the first picture, so that its milliseconds are those of all others
 
 
@@ -36,20 +39,14 @@ def pictures_in(source: str | Path) -> list[Path]:
 
 
 class Predictor:
-    """A run's detector on a device, ready for one picture after the other: `predictor(rgb) -> dict`."""
+    """A trained detector on a device, ready for one picture after the other: `predictor(rgb) -> dict`.
 
-    def __init__(self, run, device: str = "auto", category: str | None = None):
-        from adlib.common.seeds import pick_device
+    threshold: what `evaluation.thresholds` took from normal images (run.json has it per category).
+    """
 
-        self.run, self.device = run, pick_device(device)
-        known = run.record["per_category"]
-        if category is None and len(known) > 1:
-            raise UserError(f"run {run.path} covers several categories; name one of {', '.join(known)}")
-        if category is not None and category not in known:
-            raise UserError(f"run {run.path} knows no category {category!r}; valid: {', '.join(known)}")
-        self.threshold = known[category or next(iter(known))]["threshold"]
-        self.detector = run.detector(self.device)
-        self.geometry = self.detector.config.geometry
+    def __init__(self, detector: Detector, threshold: dict, device: str = "cpu"):
+        self.detector, self.threshold, self.device = detector.eval(), threshold, device
+        self.geometry = detector.config.geometry
         for _ in range(WARM_UP):
             self(np.full((self.geometry.image_size,) * 2 + (3,), 128, np.uint8))
         images.Image.init()  # Pillow loads its codecs at the first picture
@@ -98,22 +95,21 @@ class Predictor:
         }
 
 
-def predict(run, pictures, device: str = "auto", category: str | None = None, maps: bool = False) -> pd.DataFrame:
-    """Score pictures: a path, a folder, or a list of paths or uint8 RGB arrays [H,W,3].
+def predict(predictor: Predictor, pictures, maps: bool = False) -> pd.DataFrame:
+    """Score pictures: a path, a folder, a list of paths or uint8 RGB arrays [H,W,3], or a tensor [B,3,H,W] in 0..1.
 
     One row each: path, score (higher = more anomalous), decision at the stored normal-only threshold, milliseconds
     (decode with resize, transfer, network, post-processing, end to end; warmed up). maps=True adds the map [S,S],
     float32. Raises UserError for a picture that cannot be read.
     """
-    predictor = Predictor(run, device, category)
     pictures, rows = list(_listed(pictures)), []
     for picture in pictures:
         name = str(picture) if isinstance(picture, str | Path) else f"array {len(rows)}"
-        found = predictor(picture)
-        del found["size"]
+        result = predictor(picture)
+        del result["size"]
         if not maps:
-            del found["map"]
-        rows.append({"path": name} | found)
+            del result["map"]
+        rows.append({"path": name} | result)
     return pd.DataFrame(rows)
 
 
@@ -130,9 +126,7 @@ def _listed(pictures) -> Iterable:
     return [pictures] if isinstance(pictures, np.ndarray) and pictures.ndim == 3 else pictures
 
 
-def predict_to_folder(
-    run, source: str | Path, out: str | Path, device: str = "auto", category: str | None = None
-) -> pd.DataFrame:
+def predict_to_folder(predictor: Predictor, source: str | Path, out: str | Path) -> pd.DataFrame:
     """Write a heat map and an overlay per picture and one predictions.csv to `out`; returns the table.
 
     The map lies over the original picture, blank where the crop left something out. A picture that cannot be read does
@@ -144,7 +138,6 @@ def predict_to_folder(
         raise UserError(f"folder {source} holds no picture besides those of an earlier call in {out}")
     base = Path(source) if Path(source).is_dir() else Path(source).parent
     rows, bad = [], []
-    predictor = Predictor(run, device, category)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path in found:
@@ -178,20 +171,31 @@ def colour_limits(threshold: dict) -> tuple[float, float]:
     return low, low + 2 * max(threshold["map_tau"] - low, 1e-12)
 
 
+def heat_map(level: np.ndarray, seen: np.ndarray | None = None) -> np.ndarray:
+    """Viridis: level [H,W] in 0..1 -> RGB [H,W,3] in 0..1; white where `seen` (bool [H,W]) is False."""
+    from matplotlib import colormaps  # heavy, and only pictures need it
+
+    colours = colormaps["viridis"](level)[..., :3]
+    return colours if seen is None else np.where(seen[..., None], colours, 1.0)
+
+
+def overlay(picture: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Magma over the picture, opaque where the level is high: uint8 [H,W,3] and [H,W] in 0..1 -> [H,W,3] in 0..1."""
+    from matplotlib import colormaps  # heavy, and only pictures need it
+
+    alpha = OPACITY * level[..., None]
+    return (1 - alpha) * (picture / 255) + alpha * colormaps["magma"](level)[..., :3]
+
+
 def _draw(result: dict, path: Path, target: Path, predictor: Predictor) -> None:
     """target_map.png (viridis) and target_overlay.png (magma, opacity = score) at the original size."""
     if result["map"] is None:
         return
-    from matplotlib import colormaps
-    from PIL import Image
-
     low, high = colour_limits(predictor.threshold)
     value = images.paste_back(result["map"], result["size"], predictor.geometry)
     seen = np.isfinite(value)
     level = np.clip((np.where(seen, value, low) - low) / (high - low), 0, 1)
     target.parent.mkdir(parents=True, exist_ok=True)
-    heat = np.where(seen[..., None], colormaps["viridis"](level)[..., :3], 1.0)
-    rgb = images.decode(path) / 255
-    over = (1 - 0.7 * level[..., None]) * rgb + 0.7 * level[..., None] * colormaps["magma"](level)[..., :3]
-    for name, picture in (("map", heat), ("overlay", over)):
-        Image.fromarray((255 * picture).round().astype(np.uint8)).save(target.with_name(f"{target.name}_{name}.png"))
+    for name, picture in (("map", heat_map(level, seen)), ("overlay", overlay(images.decode(path), level))):
+        shown = PIL.Image.fromarray((255 * picture).round().astype(np.uint8))
+        shown.save(target.with_name(f"{target.name}_{name}.png"))

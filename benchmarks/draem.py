@@ -208,7 +208,7 @@ def training(config: Config, device: str) -> list[dict]:
     torch.manual_seed(0)
     detector = Draem(config).to(device).train()
     detector.equip(texture_source("photographs"), device)
-    optimizers, draws = detector.optimizers(1), torch.Generator(device).manual_seed(0)
+    optimizers, draws = detector.optimizers(1, 100), torch.Generator(device).manual_seed(0)
     images, _ = material(config.image_size, device)
     half = torch.autocast("cuda", torch.bfloat16, enabled=config.precision == "bfloat16" and device != "cpu")
 

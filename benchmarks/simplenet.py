@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adlib import backbones, data, images
+from adlib import data, images
 from adlib import speed as timing
 from adlib.common import paths
 from adlib.common.seeds import generator, pick_device
+from adlib.embeddings import Embeddings
 from adlib.models.simplenet import Config, SimpleNet
 
 FOLDER = paths.PROJECT / "results" / "reference" / "benchmarks"
@@ -56,12 +57,12 @@ def training(config: Config, files: list[Path], device: str) -> list[dict]:
     """
     torch.manual_seed(0)
     detector = SimpleNet(config).to(device).train()
-    optimizers, noise = detector.optimizers(1), generator(0, "noise", device)
+    optimizers, noise = detector.optimizers(1, 100), generator(0, "noise", device)
     geometry = images.Geometry(config.image_size)
     batches = [files[i : i + config.batch_size] for i in range(0, len(files), config.batch_size)]
     with torch.inference_mode():
         maps = [tuple(m.clone() for m in detector.embed(load(b, geometry, device))) for b in batches]
-    cached = backbones.Embeddings([np.concatenate([m[k].cpu().numpy() for m in maps]) for k in range(2)], single=False)
+    cached = Embeddings([[np.concatenate([m[k].cpu().numpy() for m in maps]) for k in range(2)]], single=False)
 
     def ours():
         for i in range(0, len(files), config.batch_size):

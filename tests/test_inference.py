@@ -109,7 +109,7 @@ def test_an_unreadable_picture_does_not_stop_the_others(world, tmp_path):
     Image.open(table.path[0]).save(tmp_path / "in" / "b.png")
     (tmp_path / "in" / "a.png").write_text("no picture")
     with pytest.raises(UserError, match=r"1 of 2 pictures could not be read.*a\.png"):
-        inference.predict_to_folder(run, tmp_path / "in", tmp_path / "out")
+        inference.predict_to_folder(run.predictor("cpu"), tmp_path / "in", tmp_path / "out")
     found = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert found.score.notna().tolist() == [False, True]
 
@@ -119,7 +119,7 @@ def test_heat_maps_of_an_earlier_call_are_not_scored(world, tmp_path):
     run, table = world
     Image.open(table.path[0]).save(tmp_path / "a.png")
     for _ in range(2):
-        assert len(inference.predict_to_folder(run, tmp_path, tmp_path / "out")) == 1
+        assert len(inference.predict_to_folder(run.predictor("cpu"), tmp_path, tmp_path / "out")) == 1
 
 
 def test_a_tensor_of_images_scores_like_its_files(world):

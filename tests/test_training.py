@@ -6,7 +6,7 @@ import torch
 
 from adlib.common.errors import UserError
 from adlib.common.seeds import generator, pick_device, seeded, stream
-from adlib.embeddings import Embeddings, Joined
+from adlib.embeddings import Embeddings, joined
 from adlib.models import simplenet
 from adlib.training import Training
 
@@ -21,7 +21,7 @@ def parts(epochs: int = 6):
     config = simplenet.Config(image_size=32, resize=None, epochs=epochs, eval_every=2)
     with seeded(0, "init"):
         net = simplenet.SimpleNet(config, backbone=Channels())
-    return net, Embeddings(arrays, single=False)
+    return net, Embeddings([arrays], single=False)
 
 
 def equal(a: dict, b: dict) -> bool:
@@ -60,10 +60,10 @@ def test_the_same_seed_gives_the_same_bytes():
 def test_an_epoch_with_replacement_draws_as_many_rows_but_some_twice():
     """N draws with replacement miss a share of (1 - 1/N)^N, about 1/e, of the rows; a permutation misses none."""
     net, embeddings = parts()
-    whole = Training(net, embeddings, 0)._order()
+    whole = np.concatenate(Training(net, embeddings, 0)._order(1))
     assert sorted(whole) == list(range(20))
     net.replacement = True
-    drawn = Training(net, embeddings, 0)._order()
+    drawn = np.concatenate(Training(net, embeddings, 0)._order(1))
     assert len(drawn) == 20
     assert len(set(drawn)) < 20
 
@@ -161,9 +161,10 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence():
 def test_joined_embeddings_are_the_concatenation():
     """Rows 0..2 of the first, 0..3 of the second part, in any order and mixed."""
     a, b = np.arange(3.0, dtype=np.float32)[:, None], 10 + np.arange(4.0, dtype=np.float32)[:, None]
-    joined = Joined([Embeddings([a], single=True), Embeddings([b], single=True).subset([3, 2, 1, 0])])
-    assert len(joined) == 7
-    assert joined.take([6, 0, 3, 2])[:, 0].tolist() == [10.0, 0.0, 13.0, 2.0]
+    both = joined([Embeddings([[a]], single=True), Embeddings([[b]], single=True).subset([3, 2, 1, 0])])
+    assert len(both) == 7
+    assert both.take([6, 0, 3, 2])[:, 0].tolist() == [10.0, 0.0, 13.0, 2.0]
+    assert both.subset([6, 1]).take([0, 1])[:, 0].tolist() == [10.0, 1.0]
 
 
 def test_generators_live_on_their_device():

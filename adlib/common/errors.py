@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Bad input that the user can mend. One sentence: what, where, what would be valid. The command line exits with
-    status 2.
-    """
+    """Bad input that the user can mend. One sentence: what, where, what would be valid."""
+
+    status = 2  # of the command line
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:

@@ -52,9 +52,13 @@ def pick_device(name: str = "auto") -> str:
     return name
 
 
-def reproducible_cuda() -> None:
-    """Deterministic kernels where there are some, and full float32 products (TF32 is off by 1e-3, sigma is 0.015)."""
+def reproducible_cuda(tf32: bool = False) -> None:
+    """Deterministic kernels where there are some, and full float32 products unless TF32 is asked for.
+
+    TF32 is off by 1e-3; SimpleNet's sigma is 0.015. Memory that is about to be written is not filled first.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32

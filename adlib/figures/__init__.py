@@ -1,6 +1,6 @@
 """Every picture: a function each, that returns a matplotlib figure of fixed size with its caption."""
 
-from adlib.figures.maps import anomaly_maps, choose, overlay, sample_images, scale, worst_cases, worst_rows
+from adlib.figures.maps import anomaly_maps, choose, sample_images, scale, worst_cases, worst_rows
 from adlib.figures.results import (
     compare,
     differences,
@@ -12,6 +12,7 @@ from adlib.figures.results import (
     training_curves,
 )
 from adlib.figures.style import ANOMALOUS, NORMAL, OTHERS, STYLE, caption, compact, described, save
+from adlib.inference import overlay
 
 __all__ = [
     "ANOMALOUS",

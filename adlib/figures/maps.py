@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
@@ -17,25 +17,18 @@ from PIL import Image
 from adlib import data, images
 from adlib.common.errors import UserError
 from adlib.figures.style import ANOMALOUS, NORMAL, canvas, caption, described
+from adlib.inference import colour_limits, overlay
+from adlib.models import get
 
-OPACITY = 0.7  # of an overlay where the score is at the top of the scale
 COLUMNS = ("image", "mask", "map", "overlay")
 
 
 def scale(run, category: str) -> Normalize:
     """Score -> 0..1 for every map of the category: median of normal maps at 0, the normal-only threshold at 0.5."""
-    from adlib.inference import colour_limits
-
     chosen = run.record["per_category"][category]["threshold"]
     if "map_scale" not in chosen:
         raise UserError(f"{run.record['method']} makes no anomaly maps; there is nothing to draw for {category}")
     return Normalize(*colour_limits(chosen), clip=True)
-
-
-def overlay(picture: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Magma over the picture, opaque where the level is high: uint8 [S,S,3] and [S,S] in 0..1 -> [S,S,3] in 0..1."""
-    alpha = OPACITY * level[..., None]
-    return (1 - alpha) * (picture / 255) + alpha * colormaps["magma"](level)[..., :3]
 
 
 def sample_images(table: pd.DataFrame, per_label: int = 4, side: int = 128) -> Figure:
@@ -75,21 +68,21 @@ def anomaly_maps(run, rows: Sequence[int] | None = None, per_label: int = 4, cat
     if run.maps is None:
         raise UserError(f"run {run.path} has no maps.npz; {run.record['method']} makes no anomaly maps")
     category = category or next(iter(run.record["per_category"]))
-    own = run.scores[run.scores.category == category]
-    rows = choose(own, per_label) if rows is None else list(rows)
-    if not rows or not set(rows) <= set(own.index):
+    scores = run.scores[run.scores.category == category]
+    rows = choose(scores, per_label) if rows is None else list(rows)
+    if not rows or not set(rows) <= set(scores.index):
         raise UserError(
-            f"rows {rows} are not all in the scores of {category}; valid: {own.index[0]} to {own.index[-1]}"
+            f"rows {rows} are not all in the scores of {category}; valid: {scores.index[0]} to {scores.index[-1]}"
         )
-    sides = [[r for r in rows if own.label[r] == label] for label in (0, 1)]
+    sides = [[r for r in rows if scores.label[r] == label] for label in (0, 1)]
     height = max(map(len, sides))
     with canvas(9, 1.45 * height + 0.8) as fig:
         body, foot = fig.subfigures(2, 1, height_ratios=[1.45 * height, 0.6])
         blocks = body.subfigures(height, 2, squeeze=False)
-        found = _material(run, category, rows)
+        drawn = _material(run, category, rows)
         for column, side in enumerate(sides):
             for k, row in enumerate(side):
-                _block(blocks[k][column], own.loc[row], *found[row], scale(run, category), k == 0)
+                _block(blocks[k][column], scores.loc[row], *drawn[row], scale(run, category), k == 0)
         _bar(foot, run, category)
         tau = run.record["per_category"][category]["threshold"]["tau"]
         text = f"{category}: left normal, right anomalous images. Anomalous: score > {tau:.3g} (from normal images)."
@@ -111,8 +104,6 @@ def worst_rows(scores: pd.DataFrame, k: int = 3) -> list[int]:
 
 def _material(run, category: str, rows: Sequence[int]) -> dict[int, tuple]:
     """{row: (picture uint8 [S,S,3] as the network sees it, mask bool [S,S] or None, map float [S,S])}."""
-    from adlib.models import get
-
     config = get(run.record["method"])[1].from_dict(run.record["config"])
     shape, table = config.geometry, data.load(run.record["dataset"], category)
     root = Path(table.attrs["root"])
@@ -163,8 +154,6 @@ def _block(fig, row, picture, mask, amap, norm: Normalize, header: bool) -> None
 
 def _bar(fig, run, category: str) -> None:
     """Colour bar with the map threshold marked."""
-    from matplotlib.cm import ScalarMappable
-
     chosen = run.record["per_category"][category]["threshold"]
     ax = fig.add_axes((0.3, 0.55, 0.4, 0.25))
     fig.colorbar(ScalarMappable(scale(run, category), "viridis"), cax=ax, orientation="horizontal", extend="max")

@@ -1,4 +1,4 @@
-"""Every picture: curves, histograms, published against measured, speed, and (from `figures_maps`) maps and images.
+"""Pictures of results: training curves, score histograms, published against measured, speed, ablations, formulae.
 
 Each function returns a matplotlib figure of fixed size with its caption; `save` writes PNG and PDF, the same bytes for
 the same figure. A `runs` argument is `adlib.runs.Runs`, or iterates over runs and has `.metrics` and `.history`.
@@ -6,29 +6,39 @@ the same figure. A `runs` argument is `adlib.runs.Runs`, or iterates over runs a
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from adlib.common.errors import UserError
 from adlib.figures.style import ANOMALOUS, NORMAL, OTHERS, PUBLISHED, canvas, caption, described
+from adlib.metrics import names as metric_names
 
 NOT_TERMS = ("epoch", "seconds", "total", "method", "dataset", "category", "seed", "hash")
 TERM_COLOURS = {"p_true": NORMAL, "p_fake": ANOMALOUS}  # shares of normal and of synthetic rows beyond the margin
 TERM_LABELS = {"p_true": "normal rows (p_true)", "p_fake": "noisy rows (p_fake)"}
-AUROC = {"image_auroc": "image AUROC [%]", "pixel_auroc": "pixel AUROC [%]"}
+AUROC = ("image_auroc", "pixel_auroc")
+MOST = 6  # colours that readers tell apart: more categories are drawn as one mean
 
 
-def _lines(ax, frame: pd.DataFrame, y: str, colour: str | None = None, label: str | None = None) -> None:
-    """Each run as a thin line, their mean as a thick one: per category (up to six), or over all for a coloured term."""
-    frame = frame[frame[y].notna()]
-    categories = list(dict.fromkeys(frame.category))
-    for _, run in frame.groupby(["category", "seed", "hash"], sort=False):
-        c = colour or (OTHERS[categories.index(run.category.iloc[0]) % 6] if len(categories) <= 6 else "#999999")
-        ax.plot(run.epoch, run[y], color=c, linewidth=0.6, alpha=0.5, marker="." if len(run) < 3 else None)
-    groups = [(label, frame)] if colour or len(categories) > 6 else frame.groupby("category", sort=False)
-    for k, (name, group) in enumerate(groups):
-        mean, style = group.groupby("epoch")[y].mean(), ("-", "--", "-.", ":")[k % 4]
-        ax.plot(mean.index, mean, style, color=colour or OTHERS[k % 6], label=name or "mean of all", linewidth=1.8)
+def curves(ax, history: pd.DataFrame, y: str, hue: str = "category", colours: dict[str, str] | None = None) -> None:
+    """Mean of the runs against the epoch with a band of one sd, a line per value of `hue` (over six: one for all).
+
+    history: columns epoch, y and hue, NaN where nothing was measured. colours: {value of hue: colour}.
+    """
+    shown = history[history[y].notna()]
+    names = list(dict.fromkeys(shown[hue]))
+    options = {"hue": hue, "style": hue, "palette": {name: OTHERS[k % MOST] for k, name in enumerate(names)}}
+    if colours:
+        options["palette"] |= {name: colour for name, colour in colours.items() if name in names}
+    elif len(names) > MOST:
+        options = {"label": "mean of all", "color": OTHERS[0]}
+    if shown["epoch"].nunique() < 3:  # too few for a line to be seen
+        options |= {"marker": "o"}
+    # errorbar "sd" needs no random resampling: equal runs give equal bytes
+    sns.lineplot(shown, x="epoch", y=y, errorbar="sd", linewidth=1.6, ax=ax, **options)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(fontsize=7, frameon=True, facecolor="white", edgecolor="none")  # a band may pass behind it
 
 
 def training_curves(runs) -> Figure:
@@ -41,14 +51,15 @@ def training_curves(runs) -> Figure:
         raise UserError("these runs have no training curve: their system collects statistics in one pass")
     with canvas(11 if len(panels) == 3 else 4 * len(panels), 3) as fig:
         for ax, names in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            for k, name in enumerate(names):
-                own = TERM_COLOURS.get(name, OTHERS[k % 6]) if names is terms else None
-                _lines(ax, history, name, own, TERM_LABELS.get(name, name) if own else None)
+            if names is terms:
+                long = history.melt(["epoch"], terms, var_name="term").replace({"term": TERM_LABELS})
+                curves(ax, long, "value", "term", {TERM_LABELS[name]: c for name, c in TERM_COLOURS.items()})
+            else:
+                curves(ax, history, names[0])
             ax.set_xlabel("epoch [passes over the training images]")
             ax.set_ylabel(_curve_label(names, terms))
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-            ax.legend(fontsize=7)
-        caption(fig, f"{head}. Thin: single runs; thick: their mean. Oracle: computed on test labels, never selects.")
+        note = "Line: mean of the runs; band: one sd over seeds, for terms over seeds and categories."
+        caption(fig, f"{head}. {note} Oracle: computed on test labels, never selects.")
     return fig
 
 
@@ -60,11 +71,11 @@ def _curve_label(names: list[str], terms: list[str]) -> str:
 
 def _first_seed(runs) -> list[tuple]:
     """(run, category) of the lowest seed for each category: scores of several seeds are on different scales."""
-    found: dict[tuple, tuple] = {}
+    first: dict[tuple, tuple] = {}
     for run in sorted(runs, key=lambda r: r.record["seed"]):
         for category in run.record["per_category"]:
-            found.setdefault((run.record["dataset"], category), (run, category))
-    return list(found.values())
+            first.setdefault((run.record["dataset"], category), (run, category))
+    return list(first.values())
 
 
 def score_histograms(runs) -> Figure:
@@ -85,14 +96,15 @@ def score_histograms(runs) -> Figure:
 
 def _histogram(ax, run, category: str) -> None:
     scores = run.scores[run.scores.category == category]
-    found = run.record["per_category"][category]
-    tau = found["threshold"]["tau"]
+    facts = run.record["per_category"][category]
+    tau = facts["threshold"]["tau"]
     edges = np.histogram_bin_edges(np.append(scores.score, tau), bins=30)
     for label, name, colour, hatch in ((0, "normal", NORMAL, None), (1, "anomalous", ANOMALOUS, "///")):
-        own = scores.score[scores.label == label]
-        ax.hist(own, edges, color=colour, alpha=0.45, hatch=hatch, label=f"{name} (n={len(own)})", edgecolor=colour)
+        values = scores.score[scores.label == label]
+        style = {"color": colour, "edgecolor": colour, "hatch": hatch, "alpha": 0.45}
+        sns.histplot(values, bins=edges, label=f"{name} (n={len(values)})", ax=ax, **style)
     ax.axvline(tau, color="black", linestyle="--", linewidth=1, label=f"threshold {tau:.3g}")
-    ax.set_title(f"{category}: image AUROC {100 * found['metrics']['image_auroc']:.1f} %")
+    ax.set_title(f"{category}: image AUROC {100 * facts['metrics']['image_auroc']:.1f} %")
     ax.set_xlabel("image anomaly score [score units]")
     ax.set_ylabel("test images")
     ax.legend(fontsize=7)
@@ -136,15 +148,15 @@ def compare(runs, published: pd.DataFrame | None = None) -> Figure:
 
     published: `published.verdict(...)`; its numbers are drawn only for the data set that was run.
     """
-    head, found = described(runs), runs.metrics
-    names = [m for m in AUROC if m in set(found.metric)]
-    datasets = set(found.dataset)
+    head, table = described(runs), runs.metrics
+    names = [m for m in AUROC if m in set(table.metric)]
+    datasets = set(table.dataset)
     cells = published[published.dataset.isin(datasets)] if published is not None else None
-    categories = list(dict.fromkeys(found.category))
+    categories = list(dict.fromkeys(table.category))
     with canvas(4.6 * len(names), 0.32 * len(categories) + 1.4) as fig:
         for ax, metric in zip(fig.subplots(1, len(names), squeeze=False, sharey=True)[0], names, strict=True):
-            _compare_panel(ax, found[found.metric == metric], cells, metric, categories)
-            ax.set_xlabel(AUROC[metric])
+            _compare_panel(ax, table[table.metric == metric], cells, metric, categories)
+            ax.set_xlabel(metric_names.axis_label(metric))
         ax.set_ylim(len(categories) - 0.5, -0.5)
         none = cells is None or not len(cells)
         text = f"No published number exists for {', '.join(sorted(datasets))}." if none else "Hollow: published."
@@ -152,8 +164,8 @@ def compare(runs, published: pd.DataFrame | None = None) -> Figure:
     return fig
 
 
-def _compare_panel(ax, found: pd.DataFrame, cells, metric: str, categories: list[str]) -> None:
-    ours = found.drop_duplicates("category").set_index("category").reindex(categories)
+def _compare_panel(ax, table: pd.DataFrame, cells, metric: str, categories: list[str]) -> None:
+    ours = table.drop_duplicates("category").set_index("category").reindex(categories)
     places, mean = np.arange(len(categories)), 100 * ours["mean"].to_numpy()
     bars = [np.nan_to_num(mean - 100 * ours.low.to_numpy()), np.nan_to_num(100 * ours.high.to_numpy() - mean)]
     ax.errorbar(mean, places, xerr=np.clip(bars, 0, None), fmt="o", color=OTHERS[0], capsize=2, label="ours")
@@ -173,16 +185,23 @@ def differences(table: pd.DataFrame, note: str = "") -> Figure:
     rows = list(dict.fromkeys(zip(table.factor, table.variant, strict=True)))
     with canvas(4.4 * len(metrics) + 1, 0.3 * len(rows) + 1.3) as fig:
         for ax, metric in zip(fig.subplots(1, len(metrics), squeeze=False, sharey=True)[0], metrics, strict=True):
-            own = table[table.metric == metric].set_index(["factor", "variant"]).reindex(rows)
-            value = 100 * own.difference.to_numpy()
-            bars = np.nan_to_num([value - 100 * own.low.to_numpy(), 100 * own.high.to_numpy() - value])
+            of_metric = table[table.metric == metric].set_index(["factor", "variant"]).reindex(rows)
+            value = 100 * of_metric.difference.to_numpy()
+            bars = np.nan_to_num([value - 100 * of_metric.low.to_numpy(), 100 * of_metric.high.to_numpy() - value])
             ax.errorbar(value, range(len(rows)), xerr=np.clip(bars, 0, None), fmt="o", color=OTHERS[0], capsize=2)
             ax.axvline(0, color="black", linewidth=0.8)
-            ax.set_xlabel(f"{AUROC.get(metric, metric).split(' [')[0]}: variant minus base [points]")
-            ax.set_yticks(range(len(rows)), [f"{f}: {v}" for f, v in rows])
+            ax.set_xlabel(f"{metric_names.label(metric)}: variant minus base [points]")
+            ax.set_yticks(range(len(rows)), [_row_name(*row) for row in rows])
         ax.set_ylim(len(rows) - 0.5, -0.5)
         caption(fig, f"{note} Right of the line: better than the base. Bars: paired 95 % interval over test images.")
     return fig
+
+
+def _row_name(factor: str, variant: str) -> str:
+    """ "epochs=10", where the variant names its factor; else both: "noise: noise_std=0.05"."""
+    if variant.startswith(f"{factor}="):
+        return variant
+    return f"{factor}: {variant}"
 
 
 def feature_cloud(normal: np.ndarray, noisy: np.ndarray, note: str = "") -> Figure:

@@ -6,9 +6,9 @@ For systems that learn from simulated anomalies (DRAEM). In one row of a wall a 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from adlib.common.errors import UserError
+from adlib.figures.results import curves
 from adlib.figures.style import ANOMALOUS, NORMAL, OTHERS, canvas, caption, described
 
 CELL = 1.2  # inches per picture of a wall
@@ -71,35 +71,20 @@ def _line(fig: Figure, line: np.ndarray, name: str, row: np.ndarray, limits: tup
 def term_curves(runs, levels: dict[str, dict[str, float]]) -> Figure:
     """A panel per loss term (columns of the history, log axis) with the levels that need no learning.
 
-    levels: {term: {what it is: its value}}. Thin lines are single runs, thick ones the mean of a category (over six
-    categories: of all).
+    levels: {term: {what it is: its value}}. Lines and bands as in `results.curves`.
     """
     head, history = described(runs), runs.history
-    names = list(dict.fromkeys(history.category))
     with canvas(3.4 * len(levels), 3.1) as fig:
-        axes = fig.subplots(1, len(levels), squeeze=False)[0]
-        for ax, (term, known) in zip(axes, levels.items(), strict=True):
-            for (_, category), run in history.groupby(["seed", "category"], sort=False):
-                colour = OTHERS[names.index(category) % 6] if len(names) <= 6 else GREY
-                ax.plot(run.epoch, run[term], color=colour, linewidth=0.6, alpha=0.5, marker="." * (len(run) < 3))
-            _means(ax, history, term, names)
-            for k, (what, value) in enumerate(known.items()):
-                ax.axhline(value, color="black", linestyle=(":", "--")[k % 2], lw=1, label=f"{what}: {value:.2g}")
+        for ax, (term, known) in zip(fig.subplots(1, len(levels), squeeze=False)[0], levels.items(), strict=True):
+            curves(ax, history, term)
+            for k, (name, value) in enumerate(known.items()):
+                ax.axhline(value, color="black", linestyle=(":", "--")[k % 2], lw=1, label=f"{name}: {value:.2g}")
             ax.set_yscale("log")
             ax.set_xlabel("epoch [draws of as many images]")
             ax.set_ylabel(f"{term}, log scale")
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-            ax.legend(fontsize=7)
-        caption(fig, f"{head}. Thin: single runs; thick: mean. Black: what needs no learning.")
+            ax.legend(fontsize=7, frameon=True, facecolor="white", edgecolor="none")
+        caption(fig, f"{head}. Line: mean of the runs; band: one sd over seeds. Black: needs no learning.")
     return fig
-
-
-def _means(ax, history: pd.DataFrame, term: str, names: list[str]) -> None:
-    few = len(names) <= 6
-    groups = history.groupby("category", sort=False) if few else [("mean of all", history)]
-    for k, (name, group) in enumerate(groups):
-        mean = group.groupby("epoch")[term].mean()
-        ax.plot(mean.index, mean, ("-", "--", "-.")[k % 3], color=OTHERS[k % 6], linewidth=1.8, label=name)
 
 
 def map_kinds(table: pd.DataFrame, note: str = "") -> Figure:
@@ -111,12 +96,12 @@ def map_kinds(table: pd.DataFrame, note: str = "") -> Figure:
     kinds, metrics, names = (list(dict.fromkeys(table[c])) for c in ("map", "metric", "category"))
     with canvas(2.2 * len(metrics) + 1.6, 0.36 * len(kinds) + 1.2) as fig:
         for ax, metric in zip(fig.subplots(1, len(metrics), squeeze=False, sharey=True)[0], metrics, strict=True):
-            own = table[table.metric == metric]
+            of_metric = table[table.metric == metric]
             for k, name in enumerate(names):
-                part = own[own.category == name].set_index("map").reindex(kinds)
+                part = of_metric[of_metric.category == name].set_index("map").reindex(kinds)
                 _dots(ax, part, (k - (len(names) - 1) / 2) * 0.6 / len(names), OTHERS[k % 6], name)
             if len(names) > 1:
-                mean = 100 * own.groupby("map").value.mean().reindex(kinds)
+                mean = 100 * of_metric.groupby("map").value.mean().reindex(kinds)
                 ax.plot(mean, range(len(kinds)), "|", color="black", markersize=16, label="mean")
             ax.set_xlabel(f"{metric} [%]")
             ax.set_yticks(range(len(kinds)), kinds)

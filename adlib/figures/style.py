@@ -61,10 +61,9 @@ def described(runs: Iterable) -> str:
     images = sum(c["normal"] + c["anomalous"] for c in counts.values())
     names = list(counts) if len(counts) <= 4 else [f"{len(counts)} categories"]
     seeds = sorted({r["seed"] for r in records})
-    what = ", ".join(dict.fromkeys(f"{r['method']} on {r['dataset']}" for r in records))
-    return (
-        f"{what} ({', '.join(names)}); {images} test images; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-    )
+    systems = ", ".join(dict.fromkeys(f"{r['method']} on {r['dataset']}" for r in records))
+    word = "seeds" if len(seeds) > 1 else "seed"
+    return f"{systems} ({', '.join(names)}); {images} test images; {word} {', '.join(map(str, seeds))}"
 
 
 def save(fig: Figure, stem: str | Path) -> list[Path]:

@@ -9,14 +9,12 @@ from adlib.metrics.exact import (
     pixel_auroc,
     pixel_average_precision,
     pixel_metrics,
-    pro_curve,
     threshold,
 )
 from adlib.metrics.intervals import (
     Interval,
     bootstrap_interval,
     paired_interval,
-    pixel_bootstrap,
     pixel_replicates,
     score_interval,
 )
@@ -34,10 +32,8 @@ __all__ = [
     "paired_interval",
     "pixel_auroc",
     "pixel_average_precision",
-    "pixel_bootstrap",
     "pixel_metrics",
     "pixel_replicates",
-    "pro_curve",
     "score_interval",
     "threshold",
 ]

@@ -1,11 +1,11 @@
 """Image and pixel metrics, thresholds from normal images, intervals: values in 0..1, higher score = more anomalous.
 
 Exact definitions and their reasons: specs/common.md section 4. AUROC and AP agree with scikit-learn, AUPRO with MVTec's
-official evaluation code; all are one pass over the scores (`adlib.ranking`). Arrays, sequences, tensors are accepted.
-NaN or infinite scores, grey masks and unequal shapes raise UserError. Where one class is absent a metric has no value:
-UserError naming that class, or NaN with one_class="nan".
+official evaluation code; all are one pass over the scores (`adlib.metrics.ranking`). Arrays, sequences and tensors are
+accepted. NaN or infinite scores, grey masks and unequal shapes raise UserError. Where one class is absent a metric has
+no value: UserError naming that class, or NaN with one_class="nan".
 
-Elsewhere, importable from here: intervals (`adlib.intervals`), bounded-memory `PixelMetrics` (`adlib.streaming`).
+Public names: `adlib.metrics`.
 """
 
 from collections.abc import Sequence
@@ -57,19 +57,6 @@ def aupro(masks, maps, fpr_limit: float = 0.3, one_class: str = "error") -> floa
     """
     limit, ranks = check_limit(fpr_limit), ranking.rank_images(*check_images(masks, maps))
     return float(ranks.aupro(limit)) if defined(ranks, "AUPRO", "masks", one_class) else np.nan
-
-
-def pro_curve(masks, maps, fpr_limit: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (fpr, pro) of the PRO curve from (0, 0) to FPR = fpr_limit; its trapezoid area / limit is `aupro`."""
-    limit, ranks = check_limit(fpr_limit), ranking.rank_images(*check_images(masks, maps))
-    defined(ranks, "the PRO curve", "masks", "error")
-    after = np.cumsum(ranks.weight)
-    after[-1] = 1.0  # but for rounding
-    before = np.concatenate([[0.0], after[:-1]])
-    starts, ends = ranks.above / ranks.normals, (ranks.above + ranks.ties) / ranks.normals
-    fpr = np.concatenate([[0.0], np.stack([starts, ends], axis=1).ravel(), [1.0]])
-    pro = np.concatenate([[0.0], np.stack([before, after], axis=1).ravel(), [1.0]])
-    return _cut(fpr, pro, limit)
 
 
 def pixel_metrics(masks, maps, limits: Sequence[float] = (0.3,), one_class: str = "error") -> dict[str, float]:
@@ -145,13 +132,3 @@ def _f1_max(ranks: Ranking) -> tuple[float, float]:
 
 def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else np.nan
-
-
-def _cut(fpr: np.ndarray, pro: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
-    """The curve without repeated points, ended at FPR = limit by linear interpolation."""
-    new = np.concatenate([[True], (np.diff(fpr) > 0) | (np.diff(pro) > 0)])
-    fpr, pro = fpr[new], pro[new]
-    inside = fpr <= limit
-    if fpr[inside][-1] == limit:
-        return fpr[inside], pro[inside]
-    return np.append(fpr[inside], limit), np.append(pro[inside], np.interp(limit, fpr, pro))

@@ -12,7 +12,7 @@ import numpy as np
 
 from adlib.common.errors import UserError
 from adlib.metrics.inputs import check_images, check_limit, check_pair
-from adlib.metrics.ranking import Ranking, defined, rank_images, region_weights
+from adlib.metrics.ranking import Ranking, defined, region_weights
 
 CEILING = 0.95  # above this estimate the bootstrap of an AUROC is too narrow (coverage 0.80 at 0.99, common.md 4.8)
 TAILS = (2.5, 97.5)
@@ -109,36 +109,6 @@ def score_interval(value: float, n_normal: int, n_anomalous: int) -> Interval:
     return Interval(float(low), float(high), "score", float(value))
 
 
-def pixel_bootstrap(
-    masks,
-    maps,
-    limits: Sequence[float] = (0.3,),
-    replicates: int = 2000,
-    seed: int = 0,
-    index=None,
-    bins: int = 4096,
-    other_maps=None,
-    labels=None,
-) -> dict[str, Interval]:
-    """Stratified 95 % intervals of pixel_auroc, pixel_ap and aupro@L: images are resampled, never pixels.
-
-    masks (0/1), maps: [N,H,W]; labels: [N], the strata, default: an image with an empty mask is normal. other_maps of
-    a second system: intervals of the paired differences maps - other_maps. index: own draws [B, N]. Each image becomes
-    a histogram of its normal pixels, anomalous pixels and region weights over common quantile bins, half of them of the
-    anomalous scores, where AP needs them fine; a replicate is a sum of histograms. `value` is exact, the ends carry the
-    bins' rounding.
-    """
-    masks, maps = check_images(masks, maps)
-    limits = [check_limit(limit) for limit in limits]
-    counts = _image_counts(masks, labels, replicates, seed, index)
-    exact, drawn = _pixel_draws(masks, maps, limits, counts, bins)
-    if other_maps is not None:
-        others, drawn_others = _pixel_draws(*check_images(masks, other_maps), limits, counts, bins)
-        exact = {name: value - others[name] for name, value in exact.items()}
-        drawn = {name: value - drawn_others[name] for name, value in drawn.items()}
-    return {name: _percentiles(drawn[name], float(value)) for name, value in exact.items()}
-
-
 def pixel_replicates(
     masks,
     maps,
@@ -149,15 +119,19 @@ def pixel_replicates(
     bins: int = 4096,
     labels=None,
 ) -> dict[str, np.ndarray]:
-    """The drawn values [B] behind `pixel_bootstrap`, per metric: to average over seeds or categories first.
+    """Stratified bootstrap of pixel_auroc, pixel_ap, aupro@L: {metric: drawn values [B]}; images are drawn, not pixels.
 
-    Equal labels, replicates and seed draw the same images, so the replicates of two systems are paired; the labels
-    matter where a small defect has no pixel on one of their grids.
+    masks (0/1), maps: [N,H,W]; labels: [N], the strata, default: an image with an empty mask is normal; index: own
+    draws [B, N]. Average over seeds or categories first, then take percentiles. Equal labels, replicates and seed draw
+    the same images, so the replicates of two systems are paired; the labels matter where a small defect has no pixel on
+    one of their grids. Each image becomes a histogram of its normal pixels, anomalous pixels and region weights over
+    common quantile bins, half of them of the anomalous scores, where AP needs them fine; a replicate is a sum of
+    histograms and carries the bins' rounding. UserError: no anomalous or no normal pixel, fewer than 2 bins.
     """
     masks, maps = check_images(masks, maps)
     limits = [check_limit(limit) for limit in limits]
     counts = _image_counts(masks, labels, replicates, seed, index)
-    return _pixel_draws(masks, maps, limits, counts, bins)[1]
+    return _pixel_draws(masks, maps, limits, counts, bins)
 
 
 def _parts(labels, scores, replicates: int, seed: int, index) -> list[_Part]:
@@ -305,14 +279,14 @@ def _histograms(masks: np.ndarray, maps: np.ndarray, edges: np.ndarray) -> tuple
     return normals, positives, weight
 
 
-def _pixel_draws(masks, maps, limits: Sequence[float], counts: np.ndarray, bins: int) -> tuple[dict, dict]:
-    """Exact pixel metrics, and those of every replicate [B]; counts: [B, N], how often each image was drawn."""
-    exact = rank_images(masks, maps)
-    defined(exact, "a pixel interval", "masks", "error")
+def _pixel_draws(masks, maps, limits: Sequence[float], counts: np.ndarray, bins: int) -> dict[str, np.ndarray]:
+    """Pixel metrics of every replicate [B]; counts: [B, N], how often each image was drawn."""
     histograms = _histograms(masks, maps, _edges(masks, maps, bins))
+    whole = Ranking.of_bins(*(each.sum(axis=0) for each in histograms))
+    defined(whole, "a pixel interval", "masks", "error")
     batches = [counts[start : start + BATCH] for start in range(0, len(counts), BATCH)]
     drawn = [_pixel_values(Ranking.of_bins(*(batch @ each for each in histograms)), limits) for batch in batches]
-    return _pixel_values(exact, limits), {name: np.concatenate([each[name] for each in drawn]) for name in drawn[0]}
+    return {name: np.concatenate([each[name] for each in drawn]) for name in drawn[0]}
 
 
 def _pixel_values(ranks: Ranking, limits: Sequence[float]) -> dict[str, np.ndarray]:

@@ -1,23 +1,21 @@
 """Pixel metrics in bounded memory, with rigorous bounds on their own error (specs/common.md 4.9).
 
 Scores fall into 2^bits bins of an order-preserving key of float32, so no range has to be known beforehand; a bin is
-treated as a tie. With a spool folder the scores are also appended to disk and the exact values follow from one pass.
+treated as a tie.
 Public name: `adlib.metrics.PixelMetrics`.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import digamma
 
 from adlib.common.errors import UserError
 from adlib.metrics.inputs import check_images, check_limit
-from adlib.metrics.ranking import CHUNK, Ranking, defined, rank, region_weights
+from adlib.metrics.ranking import Ranking, defined, region_weights
 
 TOLERANCE = 5e-4  # half of the last digit of a table in percent with one decimal
-FILES = {"normal": np.float32, "anomalous": np.float32, "weight": np.float64}
 
 
 def order_key(scores: np.ndarray) -> np.ndarray:
@@ -31,13 +29,11 @@ class PixelMetrics:
 
     `update(masks, maps)` with [N,H,W] per call, sizes may differ between calls; `compute()` for values and bounds.
     Memory: 24 B * 2^bits (25 MB at 20) and as much again while it computes, whatever the number of pixels.
-    spool: new or empty folder that receives 4 B per normal and 12 B per anomalous pixel for `compute(exact=True)`.
     """
 
     def __init__(
         self,
         bits: int = 20,
-        spool: str | Path | None = None,
         limits: Sequence[float] = (0.3,),
         one_class: str = "error",
     ):
@@ -48,7 +44,6 @@ class PixelMetrics:
         self.positives = np.zeros(1 << bits, np.int64)
         self.weight = np.zeros(1 << bits)
         self.n_images = self.n_regions = 0
-        self.spool = None if spool is None else _new_spool(Path(spool))
 
     def update(self, masks, maps) -> "PixelMetrics":
         """Count whole images: masks (0/1) and maps [N,H,W], arrays or tensors. Returns itself."""
@@ -60,17 +55,12 @@ class PixelMetrics:
             self.n_regions += regions
         return self
 
-    def compute(self, exact: bool = False) -> dict[str, float]:
-        """Values, each with `<name>_bound` on its absolute error, and counts; warns where a bound exceeds 5e-4.
-
-        exact=True reads the spool instead: bounds are 0; memory some 60 B per anomalous pixel and 30 MB.
-        """
-        if exact and self.spool is None:
-            raise UserError('exact=True needs the scores on disk: create PixelMetrics(spool="a new folder")')
-        ranks = self._ranked() if exact else self._binned()
+    def compute(self) -> dict[str, float]:
+        """Values, each with `<name>_bound` on its absolute error, and counts; warns where a bound exceeds 5e-4."""
+        ranks = self._binned()
         both = defined(ranks, "a pixel metric", "masks", self.one_class)
         values = self._values(ranks) if both else dict.fromkeys(self._names(), np.nan)
-        bounds = self._bounds(ranks, values) if both and not exact else {name: 0.0 * v for name, v in values.items()}
+        bounds = self._bounds(ranks, values) if both else dict.fromkeys(self._names(), np.nan)
         _warn(bounds, self.bits)
         counts = {"n_images": self.n_images, "n_regions": self.n_regions}
         anomalous = int(ranks.positives.sum())
@@ -84,21 +74,12 @@ class PixelMetrics:
             place, inverse, count = np.unique(order_key(anomalous) >> shift, return_inverse=True, return_counts=True)
             self.positives[place] += count
             self.weight[place] += np.bincount(inverse, weights)
-        if self.spool is not None:
-            for name, values in zip(FILES, (normal, anomalous, weights), strict=True):
-                with (self.spool / name).open("ab") as file:
-                    file.write(np.ascontiguousarray(values, FILES[name]).data)
 
     def _binned(self) -> Ranking:
         used = np.flatnonzero(self.normals + self.positives)[::-1]
         lowest = used.astype(np.uint32) << np.uint32(32 - self.bits)
         scores = np.where(lowest >> 31, lowest ^ np.uint32(1 << 31), ~lowest).view(np.float32)
         return Ranking.of_bins(self.normals[used], self.positives[used], self.weight[used], scores)
-
-    def _ranked(self) -> Ranking:
-        anomalous = np.fromfile(self.spool / "anomalous", np.float32)
-        weights = np.fromfile(self.spool / "weight", np.float64)
-        return rank(anomalous, weights, _read_chunks(self.spool / "normal"), self.n_regions)
 
     def _names(self) -> list[str]:
         return ["pixel_auroc", "pixel_ap", *(f"aupro@{limit:g}" for limit in self.limits), "pixel_f1_max (oracle)"]
@@ -111,8 +92,8 @@ class PixelMetrics:
     def _bounds(self, ranks: Ranking, values: dict[str, float]) -> dict[str, float]:
         """Largest possible distance of each value from the exact one, given only the bins."""
         share = ranks.ties / ranks.normals  # f_b of common.md 4.9
-        found = ranks.positives / ranks.positives.sum()
-        auroc = (share * found).sum() / 2
+        share_found = ranks.positives / ranks.positives.sum()
+        auroc = (share * share_found).sum() / 2
         low, high = _ap_limits(ranks)
         ap = max(values["pixel_ap"] - low, high - values["pixel_ap"])
         pro = [_pro_bound(ranks, limit) for limit in self.limits]
@@ -155,21 +136,6 @@ def _warn(bounds: dict[str, float], bits: int) -> None:
         listed = ", ".join(f"{name} +- {bound:.1e}" for name, bound in loose.items())
         warnings.warn(
             f"streaming with bits={bits} is coarse for these scores: {listed}. Hand over logits instead of saturated "
-            "scores, raise bits, or use spool= with compute(exact=True)",
+            "scores or raise bits",
             stacklevel=3,
         )
-
-
-def _new_spool(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    if any((folder / name).exists() for name in FILES):
-        raise UserError(f"spool folder {folder} already holds scores; name a new or empty folder")
-    for name in FILES:
-        (folder / name).touch()
-    return folder
-
-
-def _read_chunks(path: Path) -> Iterator[np.ndarray]:
-    with path.open("rb") as file:
-        while len(chunk := np.fromfile(file, np.float32, CHUNK)):
-            yield chunk

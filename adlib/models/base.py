@@ -3,17 +3,26 @@ one it is.
 
 A system's file defines a `Config` (its defaults are the paper's setting) and a `Detector`. Data flow:
 
-    images --embed--> embeddings --loss / fit--> parameters      (training, normal images only)
-    images --embed--> embeddings --score-------> Scores          (test; higher = more anomalous)
+    images --embed--> embeddings --loss--> parameters, --fit--> buffers    (training, normal images only)
+    images --embed--> embeddings --score-> Scores                          (test; higher = more anomalous)
 
-`embed` is the frozen part: it runs once per image and is cached. Everything that learns comes after it.
+`embed` is the frozen part: it runs once per image and is cached. Everything that learns comes after it. A system may
+have `loss` (or `step`), `fit`, or both: `fit` collects statistics with what was learnt so far.
+
+The constructor only builds: it draws starting weights from torch's global generator and reads no other state. It also
+runs on the meta device, where a batch of thousands of settings is checked without computing anything.
 """
 
+import ast
+import inspect
+import textwrap
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from adlib.backbones import Frozen, Network, networks
+from adlib.common.definitions import method_fingerprint
 from adlib.models.config import Config
 
 
@@ -25,69 +34,101 @@ class Scores(NamedTuple):
 
 
 class Detector(nn.Module):
-    """Base of all systems. A subclass sets `Config` and overrides embed, loss (or fit) and score."""
+    """Base of all systems. A subclass sets `Config` and overrides loss (or step), fit, score, and embed if need be."""
 
     Config: ClassVar[type[Config]] = Config
-    frozen: ClassVar[tuple[str, ...]] = ("backbone",)  # modules that training never changes: named by fingerprint
     replacement: ClassVar[bool] = False  # True: an epoch is N draws with replacement, not a permutation
+    drop_last: ClassVar[bool] = False  # True: an epoch ends with the last whole batch
+    clip_norm: ClassVar[float | None] = None  # largest norm of the gradient of a step; None = not clipped
+    channels_last: ClassVar[bool] = False  # True: on the CPU too; on CUDA every system is laid out so
+    embedding_dtype: ClassVar[str] = "float32"  # of cached embeddings on disk; "float16" halves them
+    embedding_fields: ClassVar[tuple[str, ...]] = ()  # config fields besides the geometry's that `embed` reads
+    alone: ClassVar[str | None] = None  # why one model for several categories is not what the paper is about
     published_mask_rule: ClassVar[str | None] = None  # where the authors' masks differ: measured beside ours
 
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
 
+    # What the rest of the program asks
+
+    @property
+    def networks(self) -> list[Network]:
+        """All frozen and all starting weights, whatever attributes hold them: part of a run's identity."""
+        return networks(self)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is something to learn by steps: `loss` or `step` is overridden."""
+        return type(self).loss is not Detector.loss or type(self).step is not Detector.step
+
+    @property
+    def fits(self) -> bool:
+        """Whether there are statistics to collect: `fit` is overridden."""
+        return type(self).fit is not Detector.fit
+
     @property
     def embedding_key(self) -> dict | None:
-        """What the embedding depends on besides the images (backbone, layers, weights); None where embed is the
-        identity.
+        """What an embedding depends on besides the images; None where `embed` gives the images themselves.
+
+        Frozen networks, the code that `embed` reaches, and the config fields that it reads. Raises TypeError where it
+        reads a config field that `embedding_fields` does not name: its maps would be mistaken for others.
         """
-        return None
+        if not isinstance(getattr(self, "backbone", None), Frozen) and type(self).embed is Detector.embed:
+            return None
+        undeclared = _config_fields(type(self).embed) - set(self.embedding_fields)
+        if undeclared:
+            raise TypeError(f"{type(self).__name__}.embed reads config.{min(undeclared)}; name it in embedding_fields")
+        frozen = [module for module in self.modules() if isinstance(module, Frozen)]
+        return {
+            "networks": [network.fingerprint for network in self.networks],
+            "code": method_fingerprint(type(self), "embed", *{type(m) for m in frozen}, outside=("adlib.common",)),
+            "fields": {name: self.config.to_dict()[name] for name in self.embedding_fields},
+            "dtype": self.embedding_dtype,
+        }
 
     @property
     def protocol(self) -> dict:
         """Protocol fields that only the system knows: how the image score comes about, what smooths the map."""
         return {"image_score": "max", "smoothing": "none"}
 
-    def embed(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """[B,3,H,W] in 0..1 -> what the frozen part makes of them. Default: the images themselves."""
-        return images
+    # What a system defines, in the order in which it is called
 
     @classmethod
-    def material(cls, config: Config, dataset: str, categories: tuple[str, ...]):
-        """Pictures besides the training images that training draws on (a texture source); None where it needs none.
+    def texture_bank(cls, config: Config, dataset: str, categories: tuple[str, ...]):
+        """Foreign pictures that training draws on; None where it needs none.
 
         What is returned has name, note, fingerprint (part of a run's identity) and a length. Raises UserError where
         nothing usable is found.
         """
         return None
 
-    def equip(self, material, device: str) -> None:
-        """Called with that material before training, also when it is resumed; never for inference."""
+    def embed(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """[B,3,H,W] in 0..1 -> what the frozen part makes of them, [B,...] or a tuple of such; in eval mode.
+
+        Default: the maps of `self.backbone` where there is one, else the images themselves.
+        """
+        backbone = getattr(self, "backbone", None)
+        return images if backbone is None else backbone(images)
+
+    def equip(self, texture_bank, device: str) -> None:
+        """Called with that bank before training, also when it is resumed; never for inference."""
 
     def prepare(self, embeddings, generator: torch.Generator) -> None:
-        """Called once before training with all training embeddings (`adlib.embeddings.Embeddings`), for data-dependent
-        starts.
+        """Called before training with all training embeddings (`adlib.embeddings.Embeddings`), for data-dependent
+        starts; also when training is resumed, before the stored state comes back.
         """
+
+    def optimizers(self, steps_per_epoch: int, total_steps: int) -> list[tuple]:
+        """[(optimizer, scheduler or None), ...]; schedulers are stepped after every optimiser step."""
+        return [(adam((p for p in self.parameters() if p.requires_grad), lr=1e-4), None)]
 
     def loss(self, batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Embeddings of a batch of normal images -> named scalar terms; "total" is minimised, the others are logged.
 
         Random numbers come from the generator (on the embeddings' device) and nowhere else: checkpoints keep it.
         """
-        raise NotImplementedError(f"{type(self).__name__} defines neither loss nor fit")
-
-    def fit(self, embeddings, generator: torch.Generator) -> None:
-        """Instead of loss: systems that only collect statistics."""
-        raise NotImplementedError
-
-    @property
-    def learns(self) -> bool:
-        """True for systems that are trained by `loss`, False for those that collect statistics by `fit`."""
-        return type(self).fit is Detector.fit
-
-    def optimizers(self, steps_per_epoch: int) -> list[tuple]:
-        """[(optimizer, scheduler or None), ...]; schedulers are stepped after every optimiser step."""
-        return [(torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=1e-4), None)]
+        raise NotImplementedError(f"{type(self).__name__} defines no loss")
 
     def step(self, batch, optimizers: list[tuple], generator: torch.Generator) -> dict[str, Tensor]:
         """One step of all optimisers on one loss. Systems with adversaries override this one method of the loop."""
@@ -95,10 +136,37 @@ class Detector(nn.Module):
             optimizer.zero_grad(set_to_none=True)
         terms = self.loss(batch, generator)
         terms["total"].backward()
+        self.clip()
         for optimizer, _ in optimizers:
             optimizer.step()
         return terms
 
+    def clip(self) -> None:
+        """Scale the gradients so that their joint norm is at most `clip_norm`; for an own `step`, too."""
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_([p for p in self.parameters() if p.grad is not None], self.clip_norm)
+
+    def fit(self, embeddings, generator: torch.Generator) -> None:
+        """Collect statistics of all training embeddings into buffers, of any shape (a shape may depend on the data).
+
+        Called after the last step and before every scoring, in eval mode, without gradients, and with a fresh stream of
+        random numbers each time. `loss` must not read what it writes: looking at the test set would change training.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no fit")
+
     def score(self, embeddings) -> Scores:
         """Embeddings of a batch -> Scores. Called in eval mode without gradients."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no score")
+
+
+def adam(parameters, kind: type[torch.optim.Optimizer] = torch.optim.Adam, **options) -> torch.optim.Optimizer:
+    """Adam, or AdamW by `kind`; fused into one kernel where the parameters are on a GPU, the plain loop on the CPU."""
+    parameters = list(parameters)
+    return kind(parameters, fused=parameters[0].is_cuda or None, **options)
+
+
+def _config_fields(method) -> set[str]:
+    """Names X that a method reads as `self.config.X`."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
+    owners = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "self.config"]
+    return {node.attr for node in owners}

@@ -9,27 +9,45 @@ from typing import Any
 from adlib import images
 from adlib.common.errors import UserError, check_names
 
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
-def setting(default: Any, *, low: float | None = None, high: float | None = None, choices: tuple | None = None):
-    """A configuration field with its valid range (inclusive) or its valid values, checked when the Config is made."""
-    return field(default=default, metadata={"low": low, "high": high, "choices": choices})
+
+def setting(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple | None = None,
+    later: bool = False,
+):
+    """A configuration field with its valid range (inclusive) or its valid values, checked when the Config is made.
+
+    later: the field came after runs had been made, and its default is what those did. Then the default is left out of a
+    run's identity, so that the new field leaves finished runs alone.
+    """
+    return field(default=default, metadata={"low": low, "high": high, "choices": choices, "later": later})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What all systems share. A system's own Config overrides the defaults by its paper's values."""
+    """What all systems share. A system's own Config overrides the defaults by its paper's values.
+
+    Training lasts `epochs` or `steps`; exactly one of them is set. Who names one in a dict or on the command line turns
+    the other one off.
+    """
 
     image_size: int = setting(256, low=8)  # pixels per side of the network's square input
     resize_mode: str = setting("squash", choices=("squash", "short_crop"))  # specs/common, geometry
     resize: int | None = setting(None, low=8)  # pixels of the shorter side before the centre crop (short_crop only)
     resample: str = setting("antialias", choices=("antialias", "plain"))  # plain: bilinear without a low-pass, as cv2
-    epochs: int = setting(100, low=0)  # passes over the normal training images
+    epochs: int | None = setting(100, low=0)  # passes over the normal training images; 0 = no training
+    steps: int | None = setting(None, low=1)  # optimiser steps, instead of epochs
     batch_size: int = setting(8, low=1)  # images
     eval_every: int = setting(0, low=0)  # epochs between looks at the test set, for the oracle row only; 0 = never
     holdback: float = setting(0.1, low=0.0, high=0.5)  # share of the normal training images kept for the threshold
     mask_rule: str = setting("nearest", choices=("nearest", "half", "any", "exact_one"))
     metric_size: int | None = setting(None, low=8)  # pixels per side of the evaluation grid; None = image_size
-    precision: str = setting("float32", choices=("float32", "bfloat16"))  # of autocast on CUDA; the CPU uses float32
+    precision: str = setting("float32", choices=PRECISIONS)  # of training steps; tf32 of all products, CUDA only
 
     def __post_init__(self):
         hints = typing.get_type_hints(type(self))
@@ -37,6 +55,8 @@ class Config:
             value = _coerce(f.name, getattr(self, f.name), hints[f.name])
             _check_range(f.name, value, f.metadata)
             object.__setattr__(self, f.name, value)
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError(f"epochs is {self.epochs} and steps {self.steps}; exactly one of them must be a number")
         if self.resize is not None and self.resize < self.image_size:
             raise UserError(f"resize {self.resize} is smaller than image_size {self.image_size}; use at least that")
         if self.resize is not None and self.resize_mode == "squash":
@@ -48,8 +68,10 @@ class Config:
     def from_dict(cls, values: dict | None) -> "Config":
         """A Config from a batch file's mapping; an unknown name is an error that lists the valid ones."""
         values = dict(values or {})
-        valid = [f.name for f in dataclasses.fields(cls)]
-        check_names("config field", values, valid)
+        check_names("config field", values, [f.name for f in dataclasses.fields(cls)])
+        for one, other in (("epochs", "steps"), ("steps", "epochs")):
+            if values.get(one) is not None:
+                values.setdefault(other, None)
         return cls(**values)
 
     @property
@@ -60,6 +82,14 @@ class Config:
     def to_dict(self) -> dict:
         """Plain JSON values of all fields."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    def identity(self) -> dict:
+        """The fields that decide a run's numbers, as plain JSON values: all but later ones at their default."""
+        later = {f.name for f in dataclasses.fields(self) if f.metadata.get("later") and self._is_default(f)}
+        return {name: value for name, value in self.to_dict().items() if name not in later}
+
+    def _is_default(self, f: dataclasses.Field) -> bool:
+        return getattr(self, f.name) == f.default
 
     def changed(self) -> dict:
         """The fields whose values are not the paper's: {name: (paper, here)}."""

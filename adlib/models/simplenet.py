@@ -24,7 +24,7 @@ from adlib.backbones import Features
 from adlib.common.errors import UserError
 from adlib.layers import gaussian_blur
 from adlib.models import base
-from adlib.models.base import Scores
+from adlib.models.base import Scores, adam
 from adlib.models.config import setting
 
 
@@ -52,7 +52,7 @@ class Config(base.Config):
     mix_noise: int = setting(1, low=1)  # deviations sigma * 1.1^k, k < mix_noise, drawn per row
     adapter_lr: float = setting(1e-4, low=0.0)  # AdamW, decoupled decay 0.01
     discriminator_lr: float = setting(2e-4, low=0.0)  # Adam, L2 decay 1e-5
-    epochs: int = setting(160, low=1)  # 40 x 4 passes
+    epochs: int | None = setting(160, low=0)  # 40 x 4 passes
     eval_every: int = setting(4, low=0)  # epochs; the authors' "meta epoch"
     rows_per_step: int | None = setting(None, low=2)  # random rows of the batch per step; None = all (the paper)
     smooth: float = setting(4.0, low=0.0)  # pixels at side 288, scaled with image_size
@@ -145,7 +145,8 @@ def localise(grid: Tensor, size: tuple[int, int], sigma: float = 4.0) -> Tensor:
 
 class SimpleNet(base.Detector):
     """Extractor -> local features -> adapter -> discriminator; the image score is the map's largest cell before
-    smoothing.
+    smoothing. What is cached are the extractor's maps, not the aggregated rows: half the bytes, and the aggregation is
+    cheap.
     """
 
     Config = Config
@@ -166,17 +167,9 @@ class SimpleNet(base.Detector):
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_folded", None))
 
     @property
-    def embedding_key(self) -> dict:
-        return {"backbone": self.backbone.fingerprint, "layers": list(self.backbone.layers)}
-
-    @property
     def protocol(self) -> dict:
         sigma = self.config.smooth * self.config.image_size / 288
         return {"image_score": "max", "smoothing": f"Gaussian, {sigma:g} pixels"}
-
-    def embed(self, images: Tensor) -> tuple[Tensor, ...]:
-        # the raw maps, not the aggregated rows: half the bytes, and the aggregation is cheap
-        return self.backbone(images)
 
     def rows(self, maps: tuple[Tensor, ...]) -> Tensor:
         return local_features(maps, self.dim, self.pretrain_dim, self.config.patch)
@@ -216,11 +209,11 @@ class SimpleNet(base.Detector):
             "p_fake": (fake.detach() < -margin).float().mean(),
         }
 
-    def optimizers(self, steps_per_epoch: int) -> list[tuple]:
-        adapter, discriminator = list(self.adapter.parameters()), self.discriminator.parameters()
-        both = [(torch.optim.Adam(discriminator, lr=self.config.discriminator_lr, weight_decay=1e-5), None)]
+    def optimizers(self, steps_per_epoch: int, total_steps: int) -> list[tuple]:
+        both = [(adam(self.discriminator.parameters(), lr=self.config.discriminator_lr, weight_decay=1e-5), None)]
+        adapter = list(self.adapter.parameters())
         if adapter:
-            both.insert(0, (torch.optim.AdamW(adapter, lr=self.config.adapter_lr, weight_decay=0.01), None))
+            both.insert(0, (adam(adapter, torch.optim.AdamW, lr=self.config.adapter_lr, weight_decay=0.01), None))
         return both
 
     def train(self, mode: bool = True):

@@ -10,10 +10,10 @@ import pandas as pd
 
 from adlib import metrics, runs
 from adlib.common.errors import UserError
+from adlib.metrics.names import RESAMPLED, best_epoch
+from adlib.reports import measured
 
 BASE = ("base", "")
-IMAGE = {"image_auroc": "image_auroc", "image_ap": "average_precision"}
-ORACLE = "image_auroc (oracle best epoch)"
 
 
 def variants(base: dict, grid: dict) -> dict[tuple[str, str], dict]:
@@ -21,7 +21,7 @@ def variants(base: dict, grid: dict) -> dict[tuple[str, str], dict]:
 
     grid: {config field: [values]}, or {any name: [mappings of config fields]} where one step changes several fields.
     """
-    found = {BASE: dict(base)}
+    configs = {BASE: dict(base)}
     for factor, values in grid.items():
         if not isinstance(values, list | tuple) or not values:
             raise UserError(f"grid entry {factor!r} is {values!r}; it must be a list of values or of mappings")
@@ -29,8 +29,8 @@ def variants(base: dict, grid: dict) -> dict[tuple[str, str], dict]:
             change = value if isinstance(value, dict) else {factor: value}
             if any(base.get(k, object()) != v for k, v in change.items()):
                 name = ", ".join(f"{k}={v}" for k, v in change.items() if v is not None)
-                found[factor, name] = base | change
-    return found
+                configs[factor, name] = base | change
+    return configs
 
 
 def reproduce(method, dataset, categories, seeds, base: dict, grid: dict, device: str = "auto") -> dict:
@@ -38,35 +38,42 @@ def reproduce(method, dataset, categories, seeds, base: dict, grid: dict, device
     plans = variants(base, grid)
     for config in plans.values():
         runs.plans(method, dataset, categories, seeds, config)
-    found, seen = {}, set()
+    results, seen = {}, set()
     for key, config in plans.items():
         done = runs.reproduce(method, dataset, categories, seeds, config, device)
         identity = tuple(run.record["hash"] for run in done)
         if identity not in seen:  # a default spelt out is the base again
-            found[key] = done
+            results[key] = done
             seen.add(identity)
-    return found
+    return results
 
 
 def differences(results: dict, names: tuple[str, ...] = ("image_auroc", "pixel_auroc")) -> pd.DataFrame:
-    """One row per variant and metric: factor, variant, metric, base, value, difference, low, high, n_seeds, reading."""
+    """One row per variant and metric: factor, variant, metric, base, value, difference, low, high, n_seeds, reading.
+
+    `attrs["notes"]`: where the data came from, if they are no originals.
+    """
     rows = []
     for (factor, variant), other in results.items():
         if (factor, variant) == BASE:
             continue
         for name in names:
-            found = paired(results[BASE], other, name)
-            if found is not None:
-                rows.append({"factor": factor, "variant": variant, "metric": name} | found)
-                rows[-1]["reading"] = reading(found["low"], found["high"])
-    return pd.DataFrame(rows)
+            numbers = paired(results[BASE], other, name)
+            if numbers is not None:
+                row = {"factor": factor, "variant": variant, "metric": name} | numbers
+                rows.append(row | {"reading": reading(numbers["low"], numbers["high"])})
+    table = pd.DataFrame(rows)
+    table.attrs["notes"] = measured.provenance([run.record for part in results.values() for run in part])
+    return table
 
 
 def reading(low: float, high: float) -> str:
     """What a paired 95 % interval of (variant - base) allows to say: better, worse, or that no difference is shown."""
     if np.isnan([low, high]).any():
         return "no interval"
-    return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "no difference shown"
 
 
 def paired(base, other, metric: str = "image_auroc") -> dict | None:
@@ -75,37 +82,42 @@ def paired(base, other, metric: str = "image_auroc") -> dict | None:
     Raises UserError where the two were not run on the same images and seeds.
     """
     a, b = _by_category(other), _by_category(base)
-    seeds = {c: [r.record["seed"] for r in found] for c, found in b.items()}
-    if {c: [r.record["seed"] for r in found] for c, found in a.items()} != seeds:
+    seeds = {c: [r.record["seed"] for r in part] for c, part in b.items()}
+    if {c: [r.record["seed"] for r in part] for c, part in a.items()} != seeds:
         raise UserError(f"a paired difference needs the same categories and seeds; the base has {seeds}")
-    means = [np.mean([_value(r, c, metric) for c, found in side.items() for r in found]) for side in (b, a)]
+    means = [np.mean([_value(r, c, metric) for c, part in side.items() for r in part]) for side in (b, a)]
     if np.isnan(means).any():
         return None
-    low, high = _image_interval(a, b, IMAGE[metric]) if metric in IMAGE else _pixel_interval(a, b, metric)
-    found = {"base": means[0], "value": means[1], "difference": means[1] - means[0]}
-    return found | {"low": low, "high": high, "n_seeds": len(next(iter(seeds.values())))}
+    if metric in RESAMPLED:
+        low, high = _image_interval(a, b, RESAMPLED[metric])
+    else:
+        low, high = _pixel_interval(a, b, metric)
+    values = {"base": means[0], "value": means[1], "difference": means[1] - means[0]}
+    return values | {"low": low, "high": high, "n_seeds": len(next(iter(seeds.values())))}
 
 
-def oracle_gap(found) -> pd.DataFrame:
+def oracle_gap(finished) -> pd.DataFrame:
     """Last epoch against the best epoch on the test set (an oracle), per category: what selection on test labels adds.
 
     Columns: last, oracle, difference (means over seeds, 0..1), epochs (the chosen ones). Empty where no epoch but the
     last was looked at (config eval_every 0).
     """
-    rows = []
-    for category, own in _by_category(found).items():
-        last, best = (np.mean([_value(r, category, m) for r in own]) for m in ("image_auroc", ORACLE))
-        chosen = ", ".join(str(r.record["oracle_epoch"]) for r in own)
+    rows, names = [], ("image_auroc", best_epoch("image_auroc"))
+    for category, part in _by_category(finished).items():
+        last, best = (np.mean([_value(r, category, name) for r in part]) for name in names)
+        chosen = ", ".join(str(r.record["oracle_epoch"]) for r in part)
         if not np.isnan(best):
             rows.append(
                 {"category": category, "last": last, "oracle": best, "difference": best - last, "epochs": chosen}
             )
-    return pd.DataFrame(rows, columns=["category", "last", "oracle", "difference", "epochs"])
+    table = pd.DataFrame(rows, columns=["category", "last", "oracle", "difference", "epochs"])
+    table.attrs["notes"] = measured.provenance([run.record for run in finished])
+    return table
 
 
-def _by_category(found) -> dict[str, list]:
+def _by_category(finished) -> dict[str, list]:
     out: dict[str, list] = {}
-    for run in sorted(found, key=lambda r: r.record["seed"]):
+    for run in sorted(finished, key=lambda r: r.record["seed"]):
         for category in run.record["per_category"]:
             out.setdefault(category, []).append(run)
     return dict(sorted(out.items()))
@@ -122,7 +134,7 @@ def _stacked(runs_of: list, category: str) -> tuple[list[str], np.ndarray, np.nd
 
 
 def _image_interval(a: dict, b: dict, metric: str) -> tuple[float, float]:
-    left, right = ([_stacked(found, c) for c, found in side.items()] for side in (a, b))
+    left, right = ([_stacked(part, c) for c, part in side.items()] for side in (a, b))
     if [x[0] for x in left] != [x[0] for x in right]:
         raise UserError("a paired difference needs the same test images; these runs were scored on different ones")
     low, high = metrics.paired_interval([x[1] for x in left], [x[2] for x in left], [x[2] for x in right], metric)

@@ -4,7 +4,7 @@ A `runs` argument is any object with
     .metrics  DataFrame, one row per (method, dataset, category, metric), with the columns
               mean, sd, n_seeds, n_images, low, high, interval_method and, where settings are mixed, hash
     .runs     objects whose .record is the content of run.json
-Its metrics are read once (they are bootstrapped on access): `settings` turns it into a list that all functions accept.
+`settings` turns it into a list that all functions accept, so that its metrics are read once per call.
 """
 
 import json
@@ -47,7 +47,7 @@ def belongs(category: str, average: str) -> bool:
 def _values(record: dict) -> dict[str, dict]:
     """{category: {metric: value}}; a model of all categories together has several."""
     if "per_category" in record:
-        return {c: found["metrics"] for c, found in record["per_category"].items()}
+        return {c: facts["metrics"] for c, facts in record["per_category"].items()}
     return {record["category"]: record["metrics"]}
 
 
@@ -61,21 +61,44 @@ def settings(runs) -> list[Setting]:
     groups: dict[tuple, list[dict]] = {}
     hashes: dict[tuple, list] = {}
     for record in (run.record for run in runs.runs):
-        what = [record.get("config"), (record.get("protocol") or {}).get("training")]
-        key = (record["method"], record["dataset"], json.dumps(what, sort_keys=True, default=str))
+        choices = [record.get("config"), (record.get("protocol") or {}).get("training")]
+        key = (record["method"], record["dataset"], json.dumps(choices, sort_keys=True, default=str))
         known = hashes.setdefault((*key, record["category"]), [])
         if record.get("hash") not in known:
             known.append(record.get("hash"))
         groups.setdefault((*key, known.index(record.get("hash"))), []).append(record)
-    found = [_setting(*key[:2], metrics, records) for key, records in groups.items()]
-    return sorted(found, key=lambda s: (s.method, s.dataset, s.departures))
+    every = [_setting(*key[:2], metrics, records) for key, records in groups.items()]
+    return sorted(every, key=lambda s: (s.method, s.dataset, s.departures))
 
 
 def _setting(method: str, dataset: str, metrics: pd.DataFrame, records: list[dict]) -> Setting:
-    own = metrics[(metrics["method"] == method) & (metrics["dataset"] == dataset)]
-    if "hash" in own:
-        own = own[own["hash"].isin([r.get("hash") for r in records])]
-    return Setting(method, dataset, own[~own["category"].isin(AVERAGES)], records)
+    rows = metrics[(metrics["method"] == method) & (metrics["dataset"] == dataset)]
+    if "hash" in rows:
+        rows = rows[rows["hash"].isin([r.get("hash") for r in records])]
+    return Setting(method, dataset, rows[~rows["category"].isin(AVERAGES)], records)
+
+
+def provenance(records: list[dict]) -> list[str]:
+    """Sentences on where the images came from, for data that carry a provenance (rescaled copies, say).
+
+    One per data set and text, with the categories it is true of: "mvtec_ad (bottle, screw): rescaled copies ...".
+    Records without the field give none.
+    """
+    places: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        for category, facts in (record.get("per_category") or {}).items():
+            text = facts.get("provenance")
+            if text:
+                categories = places.setdefault((record["dataset"], text), [])
+                if category not in categories:
+                    categories.append(category)
+    return [f"{dataset} ({', '.join(sorted(c))}): {text}" for (dataset, text), c in places.items()]
+
+
+def weights(record: dict) -> list[dict]:
+    """Frozen or starting networks of a run: name, file, fingerprint of each. Older records have one mapping or null."""
+    recorded = record.get("weights") or []
+    return [recorded] if isinstance(recorded, dict) else list(recorded)
 
 
 def cell(runs, method: str | None, dataset: str, category: str, metric: str) -> dict | None:
@@ -87,9 +110,9 @@ def cell(runs, method: str | None, dataset: str, category: str, metric: str) -> 
     """
     for setting in settings(runs):
         if (setting.method, setting.dataset) == (method, dataset):
-            found = _cell(setting, category, metric)
-            if found:
-                return found
+            numbers = _cell(setting, category, metric)
+            if numbers:
+                return numbers
     return None
 
 

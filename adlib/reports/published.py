@@ -1,56 +1,22 @@
-"""The papers' numbers, their errata and protocols, and the verdict: published beside measured.
+"""The papers' numbers, their errata and protocols, as printed; the verdict on them is `adlib.reports.verdict`.
 
-Published values lie beside this file in papers/*.csv in percent, as printed; measured values and `verdict` are 0..1.
-A published value v with d decimals stands for v +- 0.5 * 10^-d (specs/common 4.8).
-
-What a `runs` argument is stands in adlib.measured.
+Published values lie beside this file in papers/*.csv in percent; papers/README.md documents every column. A published
+value v with d decimals means v +- 0.5 * 10^-d (specs/common 4.8).
 """
 
-import re
+import json
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from adlib.common.errors import UserError
+from adlib.common.errors import check_names
 
 FOLDER = Path(__file__).parent / "papers"
-PAPERS = ("improved_mae", "mmaerec", "simplenet", "draem", "validflow")
 VERDICTS = ("reproduced", "within noise", "not reproduced", "not comparable", "not run")
 NOT_STATED = "not stated"
-
-# paper -> the system that the paper presents and we reproduce, under its name in the published tables
-SYSTEM = {
-    "improved_mae": "Improved MAE",
-    "mmaerec": "MMAERec",
-    "simplenet": "SimpleNet (reproduction of the report)",
-    "draem": "DRAEM",
-    "validflow": "ValidFlow",
-}
-BESIDE = {"simplenet": "SimpleNet (original)"}  # shown in the same row, not judged
-# rows of ablation tables that are the default setting under another name
-DEFAULTS = {
-    "improved_mae": ("E2D4 r=0.75",),
-    "mmaerec": tuple(
-        "MMAERec " + v for v in ("memory+edge", "attention=CA", "memory levels=1-4", "loss=l2+ssim+entropy")
-    ),
-    "validflow": ("ValidFlow n=3", "ValidFlow +CBAM +branches13"),
-}
-VARIANT = re.compile(r"E\d+D\d+ |MMAERec |ValidFlow |DRAEM ")
-
-OUR_METRIC = {"aupro": "aupro@0.3"}
-ORACLE = "{} (oracle best epoch)"
-PLAIN = ("parameters_million", "gmac", "seconds_per_image", "frames_per_second")  # units of their own, no percent
-NEVER_JUDGED = ("seconds_per_image", "frames_per_second")  # other hardware and code (specs/common 5)
-
-N_CATEGORIES = {"mvtec_ad": 15, "btad": 3, "dagm": 10}
-
-# fields that make a run another experiment than the published one
-CORE = ("training", "image_size", "resize_mode", "resize", "backbone", "epochs")
-# fields that a run may choose without becoming another system; they are listed where they differ
-NEUTRAL = ("holdback", "mask_rule", "metric_size", "eval_every", "precision", "batch_size", "select", "cache_dtype")
-PIXEL_ONLY = ("mask_rule", "metric_size", "smoothing")
+ROLES = ("own", "beside", "default", "variant", "rival")
 
 
 @cache
@@ -59,9 +25,12 @@ def _read(name: str) -> pd.DataFrame:
     return pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False)
 
 
-def _check_paper(paper: str | None) -> None:
-    if paper is not None and paper not in PAPERS:
-        raise UserError(f"unknown paper {paper!r}; valid: {', '.join(PAPERS)}")
+PAPERS = tuple(_read("papers")["paper"])
+
+
+def papers() -> pd.DataFrame:
+    """The papers in the order of the notebooks: paper (key), title, citation."""
+    return _read("papers").copy()
 
 
 def _decimals(printed: str, value: float) -> int:
@@ -72,13 +41,12 @@ def _decimals(printed: str, value: float) -> int:
 
 
 def load(paper: str | None = None) -> pd.DataFrame:
-    """Every published cell of one paper, or of all.
+    """Every published cell of one paper, or of all. Raises UserError for an unknown paper.
 
     Columns: paper, table, dataset, category, system, metric, value (percent; NaN for a dash), printed, decimals (of the
     cell's print) and column_decimals (the most in its column: what "100" between 99.6 and 98.1 means).
     """
-    _check_paper(paper)
-    cells = pd.concat([_read(p) for p in ([paper] if paper else PAPERS)], ignore_index=True)
+    cells = pd.concat([_read(p) for p in _papers(paper)], ignore_index=True)
     cells["value"] = pd.to_numeric(cells["value"])
     known = cells["value"].notna()
     cells["decimals"] = [
@@ -91,9 +59,8 @@ def load(paper: str | None = None) -> pd.DataFrame:
 
 def errata(paper: str | None = None) -> pd.DataFrame:
     """Where a paper contradicts itself or its sources: printed and corrected (text, unit of `value`), remark, kind."""
-    _check_paper(paper)
     table = _read("errata")
-    return table[table["paper"].isin([paper] if paper else PAPERS)].reset_index(drop=True)
+    return table[table["paper"].isin(_papers(paper))].reset_index(drop=True)
 
 
 def systems() -> pd.DataFrame:
@@ -101,12 +68,62 @@ def systems() -> pd.DataFrame:
     return _read("systems").copy()
 
 
+def roles(paper: str | None = None) -> pd.DataFrame:
+    """What each system is to a paper that prints it: paper, system, role (one of ROLES), config.
+
+    config: the change to our Config that makes a row of an ablation table, {} for the default; None where our Config
+    cannot make it.
+    """
+    table = _read("roles")
+    table = table[table["paper"].isin(_papers(paper))].reset_index(drop=True)
+    return table.assign(config=[json.loads(text) if text else None for text in table["config"]])
+
+
+@cache
+def _roles(paper: str) -> dict[str, str]:
+    return dict(roles(paper)[["system", "role"]].itertuples(index=False))
+
+
+def role(paper: str, system: str) -> str:
+    """What a published system is to the paper, one of ROLES. Raises UserError for an unknown paper or system."""
+    check_names("paper", [paper], PAPERS)
+    check_names(f"system in the tables of {paper}", [system], _roles(paper))
+    return _roles(paper)[system]
+
+
+def own_system(paper: str) -> str:
+    """The system that the paper presents and we reproduce, under its name in the published tables."""
+    return _with_role(paper, "own")
+
+
+def beside_system(paper: str) -> str | None:
+    """The system whose value is shown in the same row, without a verdict: the original of a reproduction; or None."""
+    return _with_role(paper, "beside")
+
+
+def _with_role(paper: str, wanted: str) -> str | None:
+    check_names("paper", [paper], PAPERS)
+    return next((system for system, given in _roles(paper).items() if given == wanted), None)
+
+
 def method_of(paper: str, system: str) -> str | None:
     """Our registry name of a published system; the variants of an ablation table belong to the paper's own system."""
-    _check_paper(paper)
-    if system in DEFAULTS.get(paper, ()) or VARIANT.match(system):
-        return paper
+    if role(paper, system) in ("default", "variant"):
+        system = own_system(paper)
     return dict(zip(systems()["system"], systems()["method"], strict=True)).get(system) or None
+
+
+@cache
+def paper_of(method: str) -> str | None:
+    """The paper that presents a registered system; None for a rival or a baseline."""
+    return next((paper for paper in PAPERS if method_of(paper, own_system(paper)) == method), None)
+
+
+def _papers(paper: str | None) -> list[str]:
+    if paper is None:
+        return list(PAPERS)
+    check_names("paper", [paper], PAPERS)
+    return [paper]
 
 
 _ROWS = {(row["paper"], row["dataset"], row["field"]): row for row in _read("protocol").to_dict("records")}
@@ -116,5 +133,5 @@ PROTOCOL = {p: {f: r["stated"] for (q, d, f), r in _ROWS.items() if (q, d) == (p
 
 def protocol(paper: str, dataset: str) -> dict[str, dict]:
     """{field: row of protocol.csv} for a data set: `stated`, or where the paper is silent `elsewhere` and `source`."""
-    _check_paper(paper)
+    check_names("paper", [paper], PAPERS)
     return {field: _ROWS.get((paper, dataset, field), _ROWS[paper, "any", field]) for field in PROTOCOL[paper]}

@@ -1,36 +1,43 @@
-"""The verdict: published beside measured, every protocol field that differs, and what may be said."""
+"""The verdict: published beside measured, every protocol field that differs, and what may be said.
+
+Measured values and verdicts are 0..1. What a `runs` argument is: see adlib.reports.measured.
+"""
+
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from adlib.common.errors import UserError
-from adlib.reports import measured
+from adlib.common.errors import UserError, check_names
+from adlib.metrics.names import MEASURED_AS, PLAIN, best_epoch
+from adlib.reports import measured, printing
 from adlib.reports.measured import AVERAGES, belongs
 from adlib.reports.published import (
-    BESIDE,
-    CORE,
-    DEFAULTS,
-    N_CATEGORIES,
-    NEUTRAL,
-    NEVER_JUDGED,
     NOT_STATED,
-    ORACLE,
-    OUR_METRIC,
-    PAPERS,
-    PIXEL_ONLY,
-    PLAIN,
-    SYSTEM,
-    VARIANT,
+    VERDICTS,
+    beside_system,
     errata,
     load,
     method_of,
+    own_system,
+    paper_of,
     protocol,
+    role,
 )
+
+NEVER_JUDGED = ("seconds_per_image", "frames_per_second")  # other hardware and code (specs/common 5)
+LENGTH = ("epochs", "steps")  # of training; a config has one of them
+# fields that make a run another experiment than the published one
+CORE = ("training", "image_size", "resize_mode", "resize", "backbone", *LENGTH)
+# fields that a run may choose without becoming another system; they are listed where they differ
+NEUTRAL = ("holdback", "mask_rule", "metric_size", "eval_every", "precision", "batch_size", "select", "cache_dtype")
+PIXEL_ONLY = ("mask_rule", "metric_size", "smoothing")
 
 
 def ours(runs, method: str | None, dataset: str, category: str, metric: str) -> dict | None:
     """Our numbers for a published cell (published name of the metric), or None: see `measured.cell`."""
-    return measured.cell(runs, method, dataset, category, OUR_METRIC.get(metric, metric))
+    return measured.cell(runs, method, dataset, category, MEASURED_AS.get(metric, metric))
 
 
 def _same(ours, theirs) -> bool:
@@ -45,18 +52,26 @@ def _same(ours, theirs) -> bool:
 def _changed(record: dict) -> dict[str, tuple]:
     """{config field: (paper's value, ours)}; what the paper states for this data set overrides the Config's default."""
     expected = dict(record.get("paper_config") or {})
-    if record["method"] in PAPERS:
-        for field, row in protocol(record["method"], record["dataset"]).items():
+    paper = paper_of(record["method"])
+    if paper:
+        for field, row in protocol(paper, record["dataset"]).items():
             if row["dataset"] != "any" and row["stated"] != NOT_STATED and field in expected:
                 expected[field] = int(row["stated"])
     config = record.get("config") or {}
-    return {k: (v, config[k]) for k, v in sorted(expected.items()) if k in config and config[k] != v}
+    changed = {k: (v, config[k]) for k, v in sorted(expected.items()) if k in config and config[k] != v}
+    if set(LENGTH) <= set(changed):  # one counts epochs, the other steps: one difference, not two
+        theirs = next(field for field in LENGTH if expected[field] is not None)
+        here = next(field for field in LENGTH if config[field] is not None)
+        del changed[theirs]
+        changed[here] = (f"{expected[theirs]} {theirs}", config[here])
+    return changed
 
 
 def _forbids(field: str, paper, here, core_only: bool) -> bool:
-    """Whether a difference makes another experiment. More epochs and other weights of the same backbone do not."""
-    if field == "epochs":
-        return float(here) < float(paper)
+    """Whether a difference makes another experiment. Longer training and other weights of one backbone do not."""
+    if field in LENGTH:
+        other_unit = isinstance(paper, str) and not paper.isdigit()
+        return other_unit or float(here) < float(paper)
     return (
         field not in NEUTRAL and (field in CORE or not core_only) and not (field == "backbone" and _same(here, paper))
     )
@@ -65,7 +80,8 @@ def _forbids(field: str, paper, here, core_only: bool) -> bool:
 def reduced(record: dict, core_only: bool = False) -> list[str]:
     """What makes a run another experiment than the paper's: "epochs 2 (paper 160)". Empty in the paper's setting.
 
-    `core_only` looks at size, crop, backbone, epochs only: variants of an ablation differ elsewhere on purpose.
+    `core_only` looks at size, crop, backbone, length of training only: variants of an ablation differ elsewhere on
+    purpose.
     """
     changed = _changed(record).items()
     return [f"{k} {here} (paper {paper})" for k, (paper, here) in changed if _forbids(k, paper, here, core_only)]
@@ -73,19 +89,18 @@ def reduced(record: dict, core_only: bool = False) -> list[str]:
 
 def _differences(record: dict, paper: str, metric: str, core_only: bool) -> tuple[dict, dict, list]:
     """({field: text of the difference}, the forbidding ones among them, fields of which nobody states the value)."""
-    ours = {**(record.get("config") or {}), **(record.get("protocol") or {})}
+    recorded = {**(record.get("config") or {}), **(record.get("protocol") or {})}
     differ, forbid, silent = {}, {}, []
     for field, row in protocol(paper, record["dataset"]).items():
-        stated, here = row["stated"] != NOT_STATED, ours.get(field)
+        stated, here = row["stated"] != NOT_STATED, recorded.get(field)
         theirs = row["stated"] if stated else row["elsewhere"]
         if (field in PIXEL_ONLY and metric.startswith("image")) or (field == "aupro_limit" and metric != "aupro"):
             continue
         if not theirs:
             silent.append(field)
         elif here is not None and not _same(here, theirs):
-            differ[field] = (
-                f"{field} {here} ({f'paper {theirs}' if stated else theirs + ' in ' + row['source'].partition(',')[0]})"
-            )
+            source = f"paper {theirs}" if stated else f"{theirs} in {row['source'].partition(',')[0]}"
+            differ[field] = f"{field} {here} ({source})"
             if field in CORE and _forbids(field, theirs, here, core_only):
                 forbid[field] = differ[field]
     for field, (theirs, here) in _changed(record).items():
@@ -95,11 +110,11 @@ def _differences(record: dict, paper: str, metric: str, core_only: bool) -> tupl
     return differ, forbid, silent
 
 
-def _all_differences(found: list[dict], cell) -> tuple[str, list[str]]:
+def _all_differences(records: list[dict], cell) -> tuple[str, list[str]]:
     """(text of every difference, names of the forbidding fields) over all records of a cell, without repetition."""
-    variant = bool(VARIANT.match(cell.system)) and cell.system not in DEFAULTS.get(cell.paper, ())
+    variant = role(cell.paper, cell.system) == "variant"
     differ, forbid, silent = [], [], []
-    for record in found:
+    for record in records:
         d, f, s = _differences(record, cell.paper, cell.metric, variant)
         differ, forbid, silent = [*differ, *d.values()], [*forbid, *f], [*silent, *s]
         if variant and not set(_changed(record)) - {*NEUTRAL, *CORE}:
@@ -113,12 +128,14 @@ def erratum_of(cell) -> tuple[str, float | None]:
     """(text, corrected value in the unit of `value`) of a row of `load`; ("", None) without an erratum."""
     table = errata(cell.paper)
     table = table[(table["table"] == cell.table) & (table["dataset"] == cell.dataset)]
-    own = table[
+    of_cell = table[
         (table["system"] == cell.system) & (table["category"] == cell.category) & (table["metric"] == cell.metric)
     ]
-    label = table[(table["system"] == cell.system) & (table["kind"] == "metric") & (table["printed"] == cell.metric)]
-    texts = [f"{r.printed} -> {r.corrected}: {r.remark}" for r in pd.concat([own, label]).itertuples()]
-    return "; ".join(texts), float(own["corrected"].iloc[0]) if len(own) else None
+    of_column = table[
+        (table["system"] == cell.system) & (table["kind"] == "metric") & (table["printed"] == cell.metric)
+    ]
+    texts = [f"{r.printed} -> {r.corrected}: {r.remark}" for r in pd.concat([of_cell, of_column]).itertuples()]
+    return "; ".join(texts), float(of_cell["corrected"].iloc[0]) if len(of_cell) else None
 
 
 def _judge(value: float, half: float, here: dict) -> tuple[str, str]:
@@ -141,31 +158,44 @@ def _decide(cell, here: dict | None, value: float, half: float, of: int, forbid:
         return "not comparable", "other hardware and code: shown, never judged"
     if np.isnan(value):
         return "not comparable", "the paper has no number here"
-    some = cell.category in AVERAGES and here["n_categories"] < of
-    reasons = [f"{here['n_categories']} of {of} categories"] * some + [f"differs in {', '.join(forbid)}"] * bool(forbid)
+    reasons = []
+    if cell.category in AVERAGES and here["n_categories"] < of:
+        reasons.append(f"{here['n_categories']} of {of} categories")
+    if forbid:
+        reasons.append(f"differs in {', '.join(forbid)}")
     if reasons:
         return "not comparable", "; ".join(reasons)
     return _judge(value, half, here)
 
 
 def n_categories(cells: pd.DataFrame, cell) -> int:
-    """Over how many categories a published average runs: the rows beside it, else the data set's own number."""
-    beside = cells[
+    """Over how many categories a published average runs: the rows beside it, else all of the data set in any table."""
+    column = cells[
         (cells["table"] == cell.table) & (cells["dataset"] == cell.dataset) & (cells["system"] == cell.system)
     ]
-    beside = beside[(beside["metric"] == cell.metric) & ~beside["category"].isin((*AVERAGES, "all"))]
-    names = set(beside.loc[beside["value"].notna(), "category"])
+    column = column[(column["metric"] == cell.metric) & column["value"].notna()]
+    names = _categories(column)
     if not names:
-        return N_CATEGORIES.get(cell.dataset, 1)
+        return _categories_of(cell.dataset)
     return sum(belongs(name, cell.category) for name in names)
+
+
+@cache
+def _categories_of(dataset: str) -> int:
+    cells = load()
+    return max(1, len(_categories(cells[cells["dataset"] == dataset])))
+
+
+def _categories(cells: pd.DataFrame) -> set[str]:
+    return {measured.plain(name) for name in cells["category"] if name not in (*AVERAGES, "all")}
 
 
 def _beside(cells: pd.DataFrame, cell) -> float:
     same = cells[
         (cells["table"] == cell.table) & (cells["category"] == cell.category) & (cells["metric"] == cell.metric)
     ]
-    found = same.loc[same["system"] == BESIDE.get(cell.paper), "value"]
-    return float(found.iloc[0]) / 100 if len(found) else np.nan
+    values = same.loc[same["system"] == beside_system(cell.paper), "value"]
+    return float(values.iloc[0]) / 100 if len(values) else np.nan
 
 
 def _row(cells: pd.DataFrame, cell, runs) -> dict:
@@ -174,7 +204,8 @@ def _row(cells: pd.DataFrame, cell, runs) -> dict:
     erratum, corrected = erratum_of(cell)
     value = (cell.value if corrected is None else corrected) / scale
     here = ours(runs, method, cell.dataset, cell.category, cell.metric)
-    oracle = ours(runs, method, cell.dataset, cell.category, ORACLE.format(OUR_METRIC.get(cell.metric, cell.metric)))
+    at_best = best_epoch(MEASURED_AS.get(cell.metric, cell.metric))
+    oracle = measured.cell(runs, method, cell.dataset, cell.category, at_best)
     differ, forbid = _all_differences(here["records"] if here else [], cell)
     half = 0.5 * 10.0**-cell.column_decimals / scale
     decision, reason = _decide(cell, here, value, half, n_categories(cells, cell), forbid)
@@ -200,22 +231,91 @@ def verdict(runs, paper: str, systems: list[str] | None = None) -> pd.DataFrame:
     Columns: table, dataset, category, system, metric, published, erratum, beside (the original authors' value),
     measured, sd, n_seeds, n_images, low, high, interval_method, oracle (best epoch on the test set, never judged),
     differs, verdict, reason. Where an erratum has another value, that one is judged. `systems` picks other published
-    systems: rivals, or, with the runs of that variant, a row of an ablation table. Raises UserError for an unknown
-    paper or system.
+    systems: rivals, or, with the runs of that variant, a row of an ablation table. `attrs["notes"]`: where the data
+    came from, if they are no originals. Raises UserError for an unknown paper or system.
     """
-    cells, runs = load(paper), measured.settings(runs)
-    wanted = [SYSTEM[paper]] if systems is None else list(systems)
-    valid = list(dict.fromkeys(cells["system"]))
-    for system in wanted:
-        if system not in valid:
-            raise UserError(f"unknown system {system!r} in the tables of {paper}; valid: {', '.join(valid)}")
-    rows = [_row(cells, cell, runs) for cell in cells[cells["system"].isin(wanted)].itertuples(index=False)]
-    return pd.DataFrame(rows)
+    cells, settings = load(paper), measured.settings(runs)
+    wanted = [own_system(paper)] if systems is None else list(systems)
+    check_names(f"system in the tables of {paper}", wanted, dict.fromkeys(cells["system"]))
+    chosen = cells[cells["system"].isin(wanted)]
+    table = pd.DataFrame([_row(cells, cell, settings) for cell in chosen.itertuples(index=False)])
+    methods = {method_of(paper, system) for system in wanted}
+    records = [r for setting in settings if setting.method in methods for r in setting.records]
+    table.attrs["notes"] = measured.provenance([r for r in records if r["dataset"] in set(table["dataset"])])
+    return table
 
 
-def check(runs, paper: str) -> tuple[pd.DataFrame, bool]:
-    """(verdict table, True if no cell is "not reproduced"). Raises UserError where nothing of the paper was run."""
+def verdict_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """What `verdict` returned, narrow enough to print: measured columns joined, the differences from the paper as
+    numbers whose meaning stands in the notes.
+    """
+    order = ("table", "dataset", "category", "system", "metric", "published", "beside", "oracle")
+    out = judged[[c for c in order if _tells(judged, c)]]
+    out = out.assign(ours=judged["measured"], **{f"ours {k}": judged[k] for k in ("sd", "low", "high")})
+    out["ours n"] = judged["n_seeds"]
+    texts = [t for t in dict.fromkeys(judged["differs"]) if t]
+    numbers = {t: f"({i + 1})" for i, t in enumerate(texts)}
+    out = out.assign(
+        differs=judged["differs"].map(numbers).fillna(""), verdict=judged["verdict"], reason=judged["reason"]
+    )
+    errors = [e for e in dict.fromkeys(judged["erratum"]) if e]
+    out.attrs["notes"] = [_counted(judged), *(f"{numbers[t]} {t}" for t in texts), *(f"Erratum: {e}" for e in errors)]
+    out.attrs["notes"] += judged.attrs.get("notes", [])
+    return out
+
+
+def _counted(judged: pd.DataFrame, verdicts: tuple[str, ...] = VERDICTS) -> str:
+    counts = judged["verdict"].value_counts()
+    return ", ".join(f"{counts.get(v, 0)} {v}" for v in verdicts)
+
+
+def _tells(table: pd.DataFrame, column: str) -> bool:
+    """Whether a column is worth printing: the published value and metric always, others where they vary or exist."""
+    if column in ("beside", "oracle"):
+        return bool(table[column].notna().any())
+    return column in ("category", "metric", "published") or table[column].nunique() > 1
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether a paper's numbers were reproduced: every published cell, and what is said of all of them.
+
+    table: what `verdict` returned. ok: exit status 0.
+    """
+
+    table: pd.DataFrame
+    ok: bool
+    sentences: tuple[str, ...]
+
+    def text(self, format: str = "text") -> str:
+        """The cells that were run, as `tables.to_text` prints them, and the sentences; ends with a newline.
+
+        csv and json, which programs read, hold every cell; json has the sentences among its notes.
+        """
+        if format in ("csv", "json"):
+            table = self.table.copy()
+            table.attrs["notes"] = [*self.sentences, *self.table.attrs["notes"]]
+            return printing.to_text(table, format)
+        shown = verdict_table(self.table[self.table["verdict"] != "not run"])
+        shown.attrs["notes"] = shown.attrs["notes"][1:]  # the counts are a sentence
+        return printing.to_text(shown, format) + "\n" + "".join(f"{s}\n" for s in self.sentences)
+
+
+def check(runs, paper: str, allow_incomparable: bool = False) -> Check:
+    """Judge every published cell of a paper: `ok` if none is "not reproduced" and at least one was comparable.
+
+    allow_incomparable: runs of which none is comparable (all reduced, say) are no failure. Raises UserError where
+    nothing of the paper was run.
+    """
     table = verdict(runs, paper)
-    if (table["verdict"] == "not run").all():
+    missing = int((table["verdict"] == "not run").sum())
+    if missing == len(table):
         raise UserError(f"no finished run of {paper} on a data set of its paper; `python -m adlib batch` makes them")
-    return table, not (table["verdict"] == "not reproduced").any()
+    sentences = [_counted(table, VERDICTS[:-1]) + "."]
+    if missing:
+        sentences.append(f"{missing} of {len(table)} cells not run.")
+    comparable = table["verdict"].isin(("reproduced", "within noise", "not reproduced")).any()
+    if not comparable:
+        sentences.append("Nothing was comparable: the column `reason` says why for each cell.")
+    failed = (table["verdict"] == "not reproduced").any()
+    return Check(table, not failed and bool(comparable or allow_incomparable), tuple(sentences))

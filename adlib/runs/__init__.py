@@ -4,14 +4,21 @@
 renamed when complete, so it is either whole or absent; the same identity and seed is never trained again.
 """
 
+import math
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import torch
 
 from adlib import models
 from adlib.common import files
 from adlib.common.errors import UserError
+from adlib.common.seeds import pick_device
+from adlib.runs import fingerprint
+from adlib.runs.execution import execute
 from adlib.runs.plan import Plan, plans
 from adlib.runs.run import Run, Runs
 
@@ -27,34 +34,48 @@ def reproduce(
     device: str = "auto",
     together: bool = False,
     train: bool = True,
-) -> "Runs":
+    report: Callable[[str], None] = lambda line: None,
+) -> Runs:
     """Train what is missing, load what is finished, and return the runs as a table.
 
     categories: None = all of the data set; config: changes of the paper's setting; together: one model for all
-    categories; train=False: only load, and name what is missing in `.missing`. Raises UserError before any work for a
-    wrong name.
+    categories; train=False: only load, and name what is missing in `.missing`; report: told one line per stage of
+    training. Raises UserError before any work for a wrong name. With `ADLIB_MINUTES` set, training saves and leaves
+    after that many minutes and raises `adlib.training.Unfinished`; the same call goes on.
     """
-    from adlib.common.seeds import pick_device
-
-    device = pick_device(device)
-    if together and method in models.ALONE:
-        print(f"{method} is meant for one category at a time: {models.ALONE[method]}", file=sys.stderr)
+    device, deadline = pick_device(device), _deadline()
+    alone = models.get(method)[0].alone
+    if together and alone:
+        print(f"{method} is meant for one category at a time: {alone}", file=sys.stderr)
     runs, missing = [], []
     for plan in plans(method, dataset, categories, seeds, config, together):
         if not _whole(plan.folder) and train:
-            _train(plan, device)
-        (runs.append(Run(plan.folder)) if _whole(plan.folder) else missing.append(plan))
+            _make(plan, device, deadline, report)
+        if _whole(plan.folder):
+            runs.append(Run(plan.folder))
+        else:
+            missing.append(plan)
     return Runs(runs, missing)
+
+
+def _deadline() -> float:
+    """`time.monotonic()` at which the time budget ends; infinity without one."""
+    text = os.environ.get("ADLIB_MINUTES", "").strip() or "0"
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 <= minutes < math.inf:
+        raise UserError(f"ADLIB_MINUTES is {text!r}; it must be a number of minutes, or 0 for no limit")
+    return time.monotonic() + 60 * minutes if minutes else math.inf
 
 
 def _whole(folder: Path) -> bool:
     return (folder / "run.json").is_file()
 
 
-def _train(plan: Plan, device: str) -> None:
+def _make(plan: Plan, device: str, deadline: float, report: Callable[[str], None]) -> None:
     """Under a lock, so that a second process waits and then finds the first one's run."""
-    from adlib.runs.execution import Execution
-
     partial = plan.folder.with_name(plan.folder.name + ".partial")
     try:
         with files.locked(plan.folder.with_name(f".{plan.folder.name}.lock")):
@@ -62,7 +83,9 @@ def _train(plan: Plan, device: str) -> None:
                 return
             partial.mkdir(parents=True, exist_ok=True)
             if not _whole(partial):  # else it was stopped between its last file and its name
-                Execution(plan, device).finish(partial)
+                code = fingerprint.code_fingerprint(plan.method)
+                _sort_checkpoints(plan, partial, f"{code}-{torch.device(device).type}")
+                execute(plan, partial, device, code, deadline, report)
             _finish(partial, plan.folder)
     except OSError as error:
         if error.errno not in files.UNWRITABLE:
@@ -70,6 +93,28 @@ def _train(plan: Plan, device: str) -> None:
         raise UserError(
             f"run folder {plan.folder} cannot be written ({error.strerror}); free space or set ADLIB_RESULTS"
         ) from error
+
+
+def _sort_checkpoints(plan: Plan, partial: Path, made_by: str) -> None:
+    """A checkpoint of other code or another kind of device is set aside: the run would be neither. One that was set
+    aside when this code was another is taken up again.
+    """
+    checkpoint, stamp = partial / "checkpoint.pt", partial / "made_by.txt"
+    former = stamp.read_text().strip() if stamp.is_file() else "unknown"
+    if checkpoint.is_file() and former != made_by:
+        aside = _aside(plan, former)
+        os.replace(checkpoint, aside)
+        print(f"the checkpoint was made by other code or on another kind of device: {aside} keeps it, this run starts "
+              "over", file=sys.stderr)  # fmt: skip
+    if _aside(plan, made_by).is_file() and not checkpoint.is_file():
+        os.replace(_aside(plan, made_by), checkpoint)
+    with files.written_whole(stamp) as scratch:
+        scratch.write_text(made_by + "\n")
+
+
+def _aside(plan: Plan, made_by: str) -> Path:
+    name = made_by.replace("/", "-").replace(" ", "-")
+    return plan.folder.with_name(f"{plan.folder.name}.checkpoint-{name}.pt")
 
 
 def _finish(partial: Path, folder: Path) -> None:

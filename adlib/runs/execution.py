@@ -1,204 +1,319 @@
-"""One run, from a plan to the files of its folder: embed, train, score, measure, write."""
+"""One run, from a plan to the files of its folder: prepare, train, measure, write."""
 
-import functools
 import json
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import save
 
-from adlib import data, embeddings, evaluation, images, models
-from adlib.common import paths
-from adlib.common.files import locked
+from adlib import data, evaluation, images, models
+from adlib.common.errors import UserError
 from adlib.common.seeds import reproducible_cuda, seeded, stream
-from adlib.runs.fingerprint import code_fingerprint
+from adlib.embeddings import Embeddings, embeddings, joined
+from adlib.metrics.names import BEST_EPOCH_METRICS, PIXEL_METRICS, best_epoch
+from adlib.models.base import Detector
+from adlib.runs.plan import Plan
 from adlib.runs.record import record
 from adlib.training import Training, learnt_state, load_learnt
 
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "aupro@0.3", "pixel_f1_max (oracle)")
-ORACLE = "(oracle best epoch)"
+
+@dataclass
+class CategoryData:
+    """One category of a run: its sample table, pictures uint8 [N,3,S,S], their embeddings, and which rows are what."""
+
+    name: str
+    table: pd.DataFrame
+    pictures: np.ndarray
+    embedded: Embeddings
+    fit: np.ndarray  # rows that train
+    held: np.ndarray  # normal rows held back for the threshold
+    test: np.ndarray
+    truth: evaluation.PixelTruth
+    published_truth: evaluation.PixelTruth | None  # masks by the authors' rule, where it is another
 
 
-class Execution:
-    """Does the work of one plan (`adlib.runs.Plan`) on a device; `finish(folder)` writes the run's files there."""
+@dataclass
+class Work:
+    """What a plan needs to be carried out on a device."""
 
-    def __init__(self, plan, device: str):
-        self.plan, self.config, self.device = plan, plan.config, device
-        self.seconds: dict[str, float] = {}
-        self.draws: dict[str, np.ndarray] = {}  # bootstrap replicates of the pixel metrics
-        self.size = plan.config.metric_size or plan.config.image_size
-        self.streamed = False
-        if torch.device(device).type == "cuda":
-            reproducible_cuda()
-            torch.cuda.reset_peak_memory_stats()
+    plan: Plan
+    device: str
+    detector: Detector
+    categories: list[CategoryData]
+    seconds: dict[str, float] = field(default_factory=dict)  # of each stage
 
-    def finish(self, folder: Path) -> None:
-        """Train (or go on from the folder's checkpoint) and write run.json last."""
-        self._load()
-        for k in range(len(self.plan.categories)):
-            self._truth(k)  # a mask that does not fit its image must not cost a training
-        self._forget_other_code(folder)
-        self._train(folder)
-        found = self._measure()
-        self.history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
-        self.table.to_csv(folder / "scores.csv", index=False, lineterminator="\n")
-        from safetensors.torch import save
+    @property
+    def size(self) -> int:
+        """Side of the evaluation grid, pixels."""
+        return self.plan.config.metric_size or self.plan.config.image_size
 
-        state = {k: v.contiguous() for k, v in learnt_state(self.detector).items()}
-        # as bytes, because safetensors' own writer turns a full disk into an error class of its own
-        (folder / "model.safetensors").write_bytes(save(state, metadata={"method": self.plan.method}))
-        if self.small is not None:
-            # for pictures; the largest numbers of float16 stand in for what is beyond them
-            np.savez_compressed(folder / "maps.npz", maps=self.small.clip(-65504, 65504).astype(np.float16))
-        if self.draws:
-            np.savez_compressed(folder / "replicates.npz", **self.draws)
-        (folder / "run.json").write_text(json.dumps(record(self, found), indent=1, allow_nan=False) + "\n")
+    @cached_property
+    def streamed(self) -> bool:
+        """Whether some test set is too large for its maps to be kept at once."""
+        return any(_is_large(self, category) and category.truth.usable for category in self.categories)
 
-    def _forget_other_code(self, folder: Path) -> None:
-        """A checkpoint of other code or another kind of device is not gone on with: the run would be neither."""
-        stamp, here = folder / "made_by.txt", f"{code_fingerprint(self.plan.method)} {torch.device(self.device).type}\n"
-        if (folder / "checkpoint.pt").is_file() and (not stamp.is_file() or stamp.read_text() != here):
-            print("the checkpoint was made by other code or on another kind of device: starting over", file=sys.stderr)
-            (folder / "checkpoint.pt").unlink()
-        stamp.write_text(here)
 
-    def _clock(self, name: str, start: float) -> None:
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+@dataclass
+class Trained:
+    """History, one row per epoch, and the best epoch on the test set (an oracle; {} where nobody looked)."""
 
-    def _load(self) -> None:
+    history: pd.DataFrame
+    best: dict
+
+
+@dataclass
+class Measured:
+    """Numbers of the last epoch: per category for run.json, the table of scores, small maps, bootstrap replicates."""
+
+    per_category: dict[str, dict] = field(default_factory=dict)
+    scores: list[pd.DataFrame] = field(default_factory=list)
+    small: list[np.ndarray] = field(default_factory=list)
+    replicates: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def execute(
+    plan: Plan,
+    folder: Path,
+    device: str,
+    code: str,
+    deadline: float = float("inf"),
+    report: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Carry out a plan, from the folder's checkpoint if there is one, and write the run's files there, run.json last.
+
+    code: fingerprint of the code, for the record; deadline: `time.monotonic()` at which training saves and leaves;
+    report: told one line per stage. Raises UserError, and Unfinished at the deadline.
+    """
+    report(f"{plan}: preparing pictures and embeddings")
+    work = prepare(plan, device)
+    report(f"{plan}: training on {device}")
+    trained = train(work, folder / "checkpoint.pt", deadline)
+    report(f"{plan}: measuring")
+    measured = measure(work, trained)
+    write(work, trained, measured, code, folder)
+    report(f"{plan}: finished in {sum(work.seconds.values()):.0f} s")
+
+
+def prepare(plan: Plan, device: str) -> Work:
+    """The untrained detector on its device, pictures, embeddings, masks. A bad mask is found before any training."""
+    _set_up(plan, device)
+    start = time.perf_counter()
+    detector_class, _ = models.get(plan.method)
+    with seeded(plan.seed, "init"):
+        detector = place(detector_class(plan.config), device)
+    pictures = [images.cached(table, plan.config.geometry) for table in plan.tables]
+    decoded = time.perf_counter()
+    work = Work(plan, device, detector, [])
+    for name, table, own in zip(plan.categories, plan.tables, pictures, strict=True):
+        embedded = embeddings(detector, own, f"{table.attrs['fingerprint']} {plan.config.geometry}", device)
+        work.categories.append(_category_data(work, name, table, own, embedded))
+    work.seconds |= {"decode": decoded - start, "embed": time.perf_counter() - decoded}
+    return work
+
+
+def place(detector: Detector, device: str) -> Detector:
+    """On the device in the layout that suits it: channels last on a GPU, where convolutions want it, and for systems
+    that measured it to be faster on the CPU.
+    """
+    detector = detector.to(device)
+    if detector.channels_last or torch.device(device).type == "cuda":
+        detector = detector.to(memory_format=torch.channels_last)
+    return detector
+
+
+def _set_up(plan: Plan, device: str) -> None:
+    precision, cuda = plan.config.precision, torch.device(device).type == "cuda"
+    if cuda:
+        reproducible_cuda(tf32=precision == "tf32")
+        torch.cuda.reset_peak_memory_stats(device)
+    elif precision == "tf32":
+        raise UserError("precision tf32 exists on NVIDIA GPUs only; use float32 or bfloat16 on the CPU")
+    elif precision == "bfloat16" and not torch.cpu._is_avx512_bf16_supported():
+        print("this CPU has no bfloat16 instructions (avx512_bf16): training will be slow", file=sys.stderr)
+
+
+def _category_data(work: Work, name: str, table: pd.DataFrame, pictures, embedded: Embeddings) -> CategoryData:
+    config = work.plan.config
+    fit, held = data.holdback(table, config.holdback)
+    test = np.flatnonzero(table.split == "test")
+    truth = evaluation.PixelTruth(table.iloc[test], config.geometry.at(work.size), config.mask_rule)
+    rule, other = work.detector.published_mask_rule, None
+    if rule not in (None, config.mask_rule):
+        other = evaluation.PixelTruth(table.iloc[test], config.geometry.at(work.size), rule)
+    rows = fit.index.to_numpy(), held.index.to_numpy(), test
+    return CategoryData(name, table, pictures, embedded, *rows, truth, other)
+
+
+def train(work: Work, checkpoint: Path | None, deadline: float = float("inf")) -> Trained:
+    """Train on the normal rows of all categories. With `eval_every`, the test set is looked at for the oracle row."""
+    parts = [category.embedded.subset(category.fit) for category in work.categories]
+    looked = {"seconds": 0.0}
+
+    def watch(epoch: int) -> dict:
         start = time.perf_counter()
-        detector_class, _ = models.get(self.plan.method)
-        with seeded(self.plan.seed, "init"):
-            self.detector = detector_class(self.config).to(self.device)
-        self.pictures = [images.cached(t, self.config.geometry) for t in self.plan.tables]
-        self._clock("decode", start)
-        start = time.perf_counter()
-        with locked(paths.cache_root() / "features.lock"):  # parallel seeds: one computes, the others find it
-            self.embedded = [
-                embeddings.embeddings(self.detector, p, f"{t.attrs['fingerprint']} {self.config.geometry}", self.device)
-                for p, t in zip(self.pictures, self.plan.tables, strict=True)
-            ]
-        self._clock("embed", start)
+        value = float(np.mean([_image_auroc(work, category) for category in work.categories]))
+        training.keep_best(epoch, value)
+        looked["seconds"] += time.perf_counter() - start
+        return {"image_auroc (oracle)": value}
 
-    def _rows(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row numbers of category k: to fit, held back for the threshold, test."""
-        table = self.plan.tables[k]
-        fit, held = data.holdback(table, self.config.holdback)
-        return fit.index.to_numpy(), held.index.to_numpy(), np.flatnonzero(table.split == "test")
+    if work.plan.texture_bank is not None:
+        work.detector.equip(work.plan.texture_bank, work.device)
+    own = (parts[0] if len(parts) == 1 else joined(parts)).resident(work.device)
+    training = Training(
+        work.detector, own, work.plan.seed, work.device, checkpoint, watch=watch, deadline=deadline
+    )  # fmt: skip
+    start = time.perf_counter()
+    with seeded(work.plan.seed, "train"):
+        history = training.run()
+    in_epochs = float(history["seconds"].sum())
+    work.seconds |= {"train": in_epochs, "watch": looked["seconds"]}
+    if work.detector.fits and not work.detector.trains:
+        work.seconds["train"] = time.perf_counter() - start
+    return Trained(history, training.best)
 
-    def _train(self, folder: Path) -> None:
-        parts = [e.subset(self._rows(k)[0]) for k, e in enumerate(self.embedded)]
-        training = Training(
-            self.detector,
-            parts[0] if len(parts) == 1 else embeddings.Joined(parts),
-            self.plan.seed,
-            self.device,
-            folder / "checkpoint.pt",
-            watch=lambda epoch: self._watch(epoch, training),
-        )
-        if self.plan.material is not None:
-            self.detector.equip(self.plan.material, self.device)
-        with seeded(self.plan.seed, "train"):
-            self.history = training.run()
-        self.best = training.best
-        self.seconds["train"] = float(self.history["seconds"].sum())
 
-    def _watch(self, epoch: int, training: Training) -> dict:
-        """Image AUROC on the test set after this epoch: an oracle, recorded beside the last epoch."""
-        start, values = time.perf_counter(), []
-        for k, table in enumerate(self.plan.tables):
-            rows = self._rows(k)[2]
-            scored = evaluation.score_all(self.detector, self.embedded[k].subset(rows), evaluation.SMALL, self.device)
-            values.append(evaluation.image_metrics(table.label.to_numpy()[rows], scored.scores, 0.0)["image_auroc"])
-        training.keep_best(epoch, float(np.mean(values)))
-        self._clock("watch", start)
-        return {"image_auroc (oracle)": float(np.mean(values))}
+def _image_auroc(work: Work, category: CategoryData) -> float:
+    """Image AUROC on the test set of the present state: an oracle, recorded beside the last epoch."""
+    tested = category.embedded.subset(category.test)
+    scored = evaluation.score_all(work.detector, tested, evaluation.SMALL, work.device)
+    return evaluation.image_metrics(_labels(category), scored.scores, 0.0)["image_auroc"]
 
-    def _measure(self) -> dict[str, dict]:
-        """Metrics per category of the last epoch; with `eval_every`, those of the best test epoch beside them."""
-        start = time.perf_counter()
-        found, tables, small = {}, [], []
-        for k, category in enumerate(self.plan.categories):
-            found[category], scored, draws = self._category(k)
-            self.draws |= {f"{category}/{name}": values for name, values in draws.items()}
-            tables.append(self._scores_table(k, category, scored, found[category]["threshold"]["tau"]))
-            small.append(scored.small)
-        self.table = pd.concat(tables, ignore_index=True)
-        self.small = np.concatenate(small) if small[0] is not None else None
-        if self.best:
-            last = learnt_state(self.detector)
-            load_learnt(self.detector, self.best["state"])
-            for k, category in enumerate(self.plan.categories):
-                oracle = self._category(k, replicates=False)[0]["metrics"]
-                keys = [m for m in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro@0.3") if m in oracle]
-                found[category]["metrics"] |= {f"{m} {ORACLE}": oracle[m] for m in keys}
-            load_learnt(self.detector, last)
-        self._clock("measure", start)
-        return found
 
-    def _category(self, k: int, replicates: bool = True) -> tuple[dict, evaluation.Scored, dict]:
-        """Metrics and facts, scores with maps, and bootstrap replicates of the pixel metrics of category k."""
-        table, embedded = self.plan.tables[k], self.embedded[k]
-        fit, held, test = self._rows(k)
-        normal_rows, source = (held, "holdback") if len(held) else (fit, "train (optimistic)")
-        normal = evaluation.score_all(self.detector, embedded.subset(normal_rows), self.size, self.device)
-        chosen = evaluation.thresholds(normal, source)
-        labels = table.label.to_numpy()[test]
-        truth = self._truth(k)
-        pixel, draws = {}, {}
-        large = len(test) * self.size**2 > evaluation.IN_MEMORY
-        if large and truth.usable:
-            self.streamed = True
-            scored, pixel = evaluation.streamed_pixel_metrics(
-                truth, self.detector, embedded.subset(test), self.size, self.device
-            )
-        else:
-            drop = (lambda start, maps: None) if large else None
-            scored = evaluation.score_all(self.detector, embedded.subset(test), self.size, self.device, drop)
-            if scored.maps is not None and truth.usable:
-                pixel = evaluation.pixel_metrics(truth, scored.maps) | self._published_masks(k, scored.maps)
-                if replicates:
-                    draws = evaluation.pixel_replicates(truth, scored.maps, stream(0, table.attrs["fingerprint"]))
-        values = evaluation.image_metrics(labels, scored.scores, chosen["tau"])
-        values |= {k: v for k, v in pixel.items() if k.startswith(PIXEL_METRICS)}
-        values["mean_grey_auroc"] = evaluation.mean_grey_floor(self.pictures[k][test], labels)
-        counts = {
-            "fit": len(fit),
-            "held": len(held),
-            "normal": int((labels == 0).sum()),
-            "anomalous": int(labels.sum()),
+def _labels(category: CategoryData) -> np.ndarray:
+    return category.table.label.to_numpy()[category.test]
+
+
+def measure(work: Work, trained: Trained) -> Measured:
+    """Metrics per category of the last epoch; with `eval_every`, those of the best test epoch beside them."""
+    start, measured = time.perf_counter(), Measured()
+    for category in work.categories:
+        facts, scored, replicates = _measure_category(work, category)
+        measured.per_category[category.name] = facts
+        measured.scores.append(_scores_table(category, scored, facts["threshold"]["tau"]))
+        measured.small += [] if scored.small is None else [scored.small]
+        measured.replicates |= {f"{category.name}/{name}": values for name, values in replicates.items()}
+    if trained.best:
+        last = learnt_state(work.detector)
+        load_learnt(work.detector, trained.best["state"])
+        for category in work.categories:
+            oracle = _measure_category(work, category, replicates=False)[0]["metrics"]
+            known = {best_epoch(name): oracle[name] for name in BEST_EPOCH_METRICS if name in oracle}
+            measured.per_category[category.name]["metrics"] |= known
+        load_learnt(work.detector, last)
+    work.seconds["measure"] = time.perf_counter() - start
+    return measured
+
+
+def _is_large(work: Work, category: CategoryData) -> bool:
+    return len(category.test) * work.size**2 > evaluation.IN_MEMORY
+
+
+def _measure_category(
+    work: Work, category: CategoryData, replicates: bool = True
+) -> tuple[dict, evaluation.Scored, dict[str, np.ndarray]]:
+    """Metrics and facts, scores with maps, and bootstrap replicates of the pixel metrics of one category."""
+    normal_rows, source = (category.held, "holdback") if len(category.held) else (category.fit, "train (optimistic)")
+    normal = evaluation.score_all(work.detector, category.embedded.subset(normal_rows), work.size, work.device)
+    threshold = evaluation.thresholds(normal, source)
+    tested, truth, large = category.embedded.subset(category.test), category.truth, _is_large(work, category)
+    pixel, draws = {}, {}
+    if large and truth.usable:
+        scored, pixel = evaluation.streamed_pixel_metrics(truth, work.detector, tested, work.size, work.device)
+    else:
+        drop = (lambda start, maps: None) if large else None
+        scored = evaluation.score_all(work.detector, tested, work.size, work.device, drop)
+        if scored.maps is not None and truth.usable:
+            pixel = evaluation.pixel_metrics(truth, scored.maps) | _by_published_masks(category, scored.maps)
+            if replicates:
+                seed = stream(0, category.table.attrs["fingerprint"])
+                draws = evaluation.pixel_replicates(truth, scored.maps, seed)
+    labels = _labels(category)
+    values = evaluation.image_metrics(labels, scored.scores, threshold["tau"])
+    values |= {name: value for name, value in pixel.items() if name.startswith(PIXEL_METRICS)}
+    values["mean_grey_auroc"] = evaluation.mean_grey_floor(category.pictures[category.test], labels)
+    counts = {"fit": len(category.fit), "held": len(category.held)}
+    counts |= {"normal": int((labels == 0).sum()), "anomalous": int(labels.sum())}
+    facts = {"metrics": values, "threshold": threshold, "counts": counts, "pixel": truth.facts | pixel}
+    facts |= {"notes": category.table.attrs["notes"], "provenance": category.table.attrs.get("provenance")}
+    return facts, scored, draws
+
+
+def _by_published_masks(category: CategoryData, maps: np.ndarray) -> dict[str, float]:
+    """Pixel metrics with masks brought to the grid as the authors do, where that differs from the run's rule."""
+    truth = category.published_truth
+    if truth is None or not truth.usable:
+        return {}
+    values = evaluation.pixel_metrics(truth, maps)
+    names = ("pixel_auroc", "pixel_ap")
+    return {f"{name} ({truth.rule} masks)": values[name] for name in names if name in values}
+
+
+def _scores_table(category: CategoryData, scored: evaluation.Scored, tau: float) -> pd.DataFrame:
+    tested = category.table.iloc[category.test]
+    root = Path(tested.attrs["root"])
+    return pd.DataFrame(
+        {
+            "category": category.name,
+            "path": [Path(path).relative_to(root).as_posix() for path in tested.path],
+            "label": tested.label.to_numpy(),
+            "defect": tested.defect.to_numpy(),
+            "score": scored.scores,
+            "decision": (scored.scores > tau).astype(int),
         }
-        found = {"metrics": values, "threshold": chosen, "counts": counts, "pixel": truth.facts | pixel}
-        return found | {"notes": table.attrs["notes"]}, scored, draws
+    )
 
-    @functools.cache  # noqa: B019 - an Execution lives as long as its run
-    def _truth(self, k: int) -> evaluation.PixelTruth:
-        test = self.plan.tables[k].iloc[self._rows(k)[2]]
-        return evaluation.PixelTruth(test, self.config.geometry.at(self.size), self.config.mask_rule)
 
-    def _published_masks(self, k: int, maps: np.ndarray) -> dict[str, float]:
-        """Pixel metrics with masks brought to the grid as the authors do, where that differs from the run's rule."""
-        rule = self.detector.published_mask_rule
-        if rule in (None, self.config.mask_rule):
-            return {}
-        test = self.plan.tables[k].iloc[self._rows(k)[2]]
-        truth = evaluation.PixelTruth(test, self.config.geometry.at(self.size), rule)
-        found = evaluation.pixel_metrics(truth, maps) if truth.usable else {}
-        return {f"{name} ({rule} masks)": found[name] for name in ("pixel_auroc", "pixel_ap") if name in found}
+def write(work: Work, trained: Trained, measured: Measured, code: str, folder: Path) -> None:
+    """All files of the run; run.json last."""
+    trained.history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
+    scores = pd.concat(measured.scores, ignore_index=True)
+    scores.to_csv(folder / "scores.csv", index=False, lineterminator="\n")
+    state = {name: tensor.contiguous() for name, tensor in learnt_state(work.detector).items()}
+    # as bytes, because safetensors' own writer turns a full disk into an error class of its own
+    (folder / "model.safetensors").write_bytes(save(state, metadata={"method": work.plan.method}))
+    if measured.small:
+        # for pictures; the largest numbers of float16 take the place of what is beyond them
+        small = np.concatenate(measured.small).clip(-65504, 65504).astype(np.float16)
+        np.savez_compressed(folder / "maps.npz", maps=small)
+    if measured.replicates:
+        np.savez_compressed(folder / "replicates.npz", **measured.replicates)
+    facts = record(
+        work.plan,
+        work.detector,
+        work.device,
+        code,
+        measured.per_category,
+        protocol(work),
+        work.seconds,
+        trained.best.get("epoch"),
+    )
+    (folder / "run.json").write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
 
-    def _scores_table(self, k: int, category: str, scored: evaluation.Scored, tau: float) -> pd.DataFrame:
-        test = self.plan.tables[k].iloc[self._rows(k)[2]]
-        root = Path(test.attrs["root"])
-        return pd.DataFrame(
-            {
-                "category": category,
-                "path": [Path(p).relative_to(root).as_posix() for p in test.path],
-                "label": test.label.to_numpy(),
-                "defect": test.defect.to_numpy(),
-                "score": scored.scores,
-                "decision": (scored.scores > tau).astype(int),
-            }
-        )
+
+def protocol(work: Work) -> dict:
+    """What decides whether two numbers may be compared (specs/common, section 8)."""
+    config = work.plan.config
+    return {
+        "training": "per category" if len(work.categories) == 1 else "together",
+        "holdback": config.holdback,
+        "image_size": config.image_size,
+        "resize_mode": config.resize_mode,
+        "resize": config.resize,
+        "resample": config.resample,
+        "mask_rule": config.mask_rule,
+        "metric_size": work.size,
+        "select": "last",
+        "aupro": "streaming, 8-connected" if work.streamed else "exact, 8-connected",
+        "aupro_limit": 0.3,
+        "epochs": config.epochs,
+        "steps": config.steps,
+        "backbone": getattr(config, "backbone", None),
+        **work.detector.protocol,
+    }

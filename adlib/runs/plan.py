@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from adlib import data, models
+from adlib.backbones import Network
 from adlib.common import paths
 from adlib.common.errors import UserError
+from adlib.common.seeds import seeded
 from adlib.data.mixtures import slug
-
-FILES = ("run.json", "scores.csv", "history.csv", "model.safetensors")
-RESAMPLED = {"image_auroc": "image_auroc", "image_ap": "average_precision"}  # run.json's name -> the bootstrap's
+from adlib.models.config import Config
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class Plan:
     dataset: str
     categories: tuple[str, ...]
     seed: int
-    config: object
-    weights: str  # fingerprint of the frozen weights, "" where there are none
+    config: Config
+    networks: tuple[Network, ...]  # frozen and starting weights
     tables: tuple[pd.DataFrame, ...] = field(compare=False, repr=False)
-    material: object = field(default=None, compare=False, repr=False)  # `Detector.material`
+    texture_bank: object = field(default=None, compare=False, repr=False)  # `Detector.texture_bank`
 
     @property
     def category(self) -> str:
@@ -39,14 +40,14 @@ class Plan:
         """Everything that decides the numbers but the seed, as 12 hex digits; specs/common, section 8."""
         identity = {
             "method": self.method,
-            "config": self.config.to_dict(),
+            "config": self.config.identity(),
             "dataset": self.dataset,
             "categories": list(self.categories),
             "data": [t.attrs["fingerprint"] for t in self.tables],
-            "weights": self.weights,
+            "weights": [network.fingerprint for network in self.networks],
         }
-        if self.material is not None:
-            identity["material"] = self.material.fingerprint
+        if self.texture_bank is not None:
+            identity["texture_bank"] = self.texture_bank.fingerprint
         return hashlib.sha256(json.dumps(identity, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
 
     @property
@@ -55,49 +56,68 @@ class Plan:
         place = paths.results_root().joinpath("runs", *names)
         return place / f"{self.hash}-s{self.seed}"
 
+    def __str__(self) -> str:
+        return f"{self.method} {self.dataset}/{self.category} seed {self.seed}"
+
 
 def plans(method, dataset, categories=None, seeds=(0,), config=None, together=False, load=data.load) -> list[Plan]:
     """The runs that `reproduce` would train or load, in order. Raises UserError for any wrong name or value.
 
     load: gives a category's sample table; a batch hands in one that remembers, so that each is loaded once.
     """
-    config_class = models.get(method)[1]
+    detector_class, config_class = models.get(method)
     config = config if isinstance(config, config_class) else config_class.from_dict(config)
-    known = data.categories(dataset)
-    known = known or [load(dataset).attrs["category"]]  # the user's own pictures, without a level of categories
-    categories = [categories] if isinstance(categories, str) else list(categories or known)
-    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
-    if not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
-        raise UserError(f"seeds {seeds!r} must be a list of integers >= 0, e.g. [0, 1, 2]")
-    for name, values in (("categories", categories), ("seeds", seeds)):
-        if len(set(values)) < len(values):
-            raise UserError(f"{name} {values!r} names one of them twice; a run counts once")
-    tables = {c: load(dataset, c) for c in categories}
-    dataset = tables[categories[0]].attrs["dataset"]  # one name for all spellings of a mixture
-    groups = [tuple(categories)] if together else [(c,) for c in categories]
+    seeds = _seeds(seeds)
+    tables = _tables(dataset, categories, load)
+    dataset = next(iter(tables.values())).attrs["dataset"]  # one name for all spellings of a mixture
+    groups = [tuple(tables)] if together else [(category,) for category in tables]
     try:
         text = json.dumps(config.to_dict(), allow_nan=False)
     except ValueError:
         raise UserError(f"config {config.to_dict()} holds an infinite number; give finite ones") from None
-    weights = _weights(method, text, str(paths.weights_root()))
-    material = {g: models.get(method)[0].material(config, dataset, g) for g in groups}
+    networks = _networks(method, text, str(paths.weights_root()))
+    banks = {group: detector_class.texture_bank(config, dataset, group) for group in groups}
     return [
-        Plan(method, dataset, g, s, config, weights, tuple(tables[c] for c in g), material[g])
-        for g in groups
-        for s in seeds
+        Plan(method, dataset, group, seed, config, networks, tuple(tables[c] for c in group), banks[group])
+        for group in groups
+        for seed in seeds
     ]
 
 
-@functools.lru_cache(maxsize=64)
-def _weights(method: str, config: str, _root: str) -> str:
+def _seeds(seeds) -> list[int]:
+    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    if not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+        raise UserError(f"seeds {seeds!r} must be a list of integers >= 0, e.g. [0, 1, 2]")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds {seeds!r} names one of them twice; a run counts once")
+    return seeds
+
+
+def _tables(dataset: str, categories, load) -> dict[str, pd.DataFrame]:
+    """{category: sample table} of the named categories, default all; in the data set's own spelling."""
+    if isinstance(categories, str):
+        categories = [categories]
+    if not categories:
+        # the user's own pictures may come without a level of categories
+        categories = data.categories(dataset) or [load(dataset).attrs["category"]]
+    loaded = [load(dataset, category) for category in categories]
+    tables = {table.attrs["category"]: table for table in loaded}
+    if len(tables) < len(loaded):
+        raise UserError(f"categories {list(categories)!r} names one of them twice; a run counts once")
+    return tables
+
+
+@functools.lru_cache(maxsize=4096)
+def _networks(method: str, config: str, _root: str) -> tuple[Network, ...]:
+    """The weights that a system starts from or keeps frozen; built on the meta device, so nothing is computed."""
     detector_class, config_class = models.get(method)
     try:
-        detector = detector_class(config_class.from_dict(json.loads(config)))
+        with seeded(0, "plan"), torch.device("meta"):
+            detector = detector_class(config_class.from_dict(json.loads(config)))
     except UserError:
         raise
     except Exception as error:  # whatever torch or timm object to in this combination
         raise UserError(f"{method} cannot be built with config {config}: {type(error).__name__}: {error}") from error
     if any(p.numel() == 0 for p in detector.parameters()):
         raise UserError(f"{method} with config {config} has a layer without parameters; some width is 0")
-    backbone = getattr(detector, "backbone", None)
-    return backbone.fingerprint if backbone is not None else ""
+    return tuple(detector.networks)

@@ -1,23 +1,36 @@
-"""What run.json says of a run: its identity, protocol, numbers, times and machine; and which code they came from."""
+"""What run.json says of a run: its identity, protocol, numbers, times and machine."""
 
 import platform
 import resource
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import torch
 
-from adlib.runs.fingerprint import code_fingerprint
+from adlib.models.base import Detector
+from adlib.runs.plan import Plan
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "adlib")
 
 
-def record(execution, per_category: dict[str, dict]) -> dict:
-    """The whole record as plain JSON values; per_category: metrics, threshold, counts, facts and notes of each."""
-    plan, config, detector = execution.plan, execution.config, execution.detector
-    names = dict.fromkeys(n for found in per_category.values() for n in found["metrics"])
-    backbone, material = getattr(detector, "backbone", None), plan.material
+def record(
+    plan: Plan,
+    detector: Detector,
+    device: str,
+    code: str,
+    per_category: dict[str, dict],
+    protocol: dict,
+    seconds: dict[str, float],
+    oracle_epoch: int | None,
+) -> dict:
+    """The whole record as plain JSON values.
+
+    per_category: metrics, threshold, counts, facts, notes and provenance of each; seconds: of each stage; code: its
+    fingerprint; oracle_epoch: the best on the test set where it was looked at.
+    """
+    names = dict.fromkeys(name for one in per_category.values() for name in one["metrics"])
+    bank = plan.texture_bank
     return plain(
         {
             "method": plan.method,
@@ -26,50 +39,26 @@ def record(execution, per_category: dict[str, dict]) -> dict:
             "categories": list(plan.categories),
             "seed": plan.seed,
             "hash": plan.hash,
-            "config": config.to_dict(),
-            "paper_config": type(config)().to_dict(),
-            "protocol": protocol(execution),
+            "config": plan.config.to_dict(),
+            "paper_config": type(plan.config)().to_dict(),
+            "protocol": protocol,
             "data": {c: t.attrs["fingerprint"] for c, t in zip(plan.categories, plan.tables, strict=True)},
-            "weights": backbone
-            and {"name": backbone.name, "file": backbone.source, "fingerprint": backbone.fingerprint},
-            "material": material
-            and {
-                "name": material.name,
-                "count": len(material),
-                "note": material.note,
-                "fingerprint": material.fingerprint,
-            },
-            "metrics": {n: _mean([c["metrics"].get(n) for c in per_category.values()]) for n in names},
+            "weights": [network._asdict() for network in detector.networks],
+            "texture_bank": None if bank is None else _bank(bank),
+            "metrics": {name: _mean([one["metrics"].get(name) for one in per_category.values()]) for name in names},
             "per_category": per_category,
-            "oracle_epoch": execution.best.get("epoch"),
+            "oracle_epoch": oracle_epoch,
             "parameters": sum(p.numel() for p in detector.parameters()),
             "trainable_parameters": sum(p.numel() for p in detector.parameters() if p.requires_grad),
-            "seconds": {k: round(v, 3) for k, v in execution.seconds.items()},
-            "code": code_fingerprint(plan.method),
-            "machine": machine(execution.device),
+            "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+            "code": code,
+            "machine": machine(device),
         }
     )
 
 
-def protocol(execution) -> dict:
-    """What decides whether two numbers may be compared (specs/common, section 8)."""
-    c = execution.config
-    return {
-        "training": "per category" if len(execution.plan.categories) == 1 else "together",
-        "holdback": c.holdback,
-        "image_size": c.image_size,
-        "resize_mode": c.resize_mode,
-        "resize": c.resize,
-        "resample": c.resample,
-        "mask_rule": c.mask_rule,
-        "metric_size": execution.size,
-        "select": "last",
-        "aupro": "streaming, 8-connected" if execution.streamed else "exact, 8-connected",
-        "aupro_limit": 0.3,
-        "epochs": c.epochs,
-        "backbone": getattr(c, "backbone", None),
-        **execution.detector.protocol,
-    }
+def _bank(bank) -> dict:
+    return {"name": bank.name, "count": len(bank), "note": bank.note, "fingerprint": bank.fingerprint}
 
 
 def machine(device: str) -> dict:
@@ -84,8 +73,16 @@ def machine(device: str) -> dict:
         "peak_host_bytes": peak,
         "peak_device_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
         "python": platform.python_version(),
-        "versions": {p: version(p) for p in PACKAGES},
+        "versions": {package: _version(package) for package in PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    """None where a package is not installed: adlib itself may only be on PYTHONPATH."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _mean(values: list) -> float:

@@ -8,12 +8,17 @@ import numpy as np
 import pandas as pd
 
 from adlib import metrics, models
+from adlib.backbones import read_weights
 from adlib.common import paths
 from adlib.common.errors import UserError
+from adlib.common.seeds import pick_device
+from adlib.inference import Predictor, predict
+from adlib.metrics.names import RESAMPLED
+from adlib.models.base import Detector
+from adlib.runs import fingerprint
+from adlib.runs.execution import place
 from adlib.runs.plan import Plan
-
-FILES = ("run.json", "scores.csv", "history.csv", "model.safetensors")
-RESAMPLED = {"image_auroc": "image_auroc", "image_ap": "average_precision"}  # run.json's name -> the bootstrap's
+from adlib.training import load_learnt
 
 
 class Run:
@@ -64,15 +69,10 @@ class Run:
     @property
     def stale(self) -> bool:
         """True when the code that made this run has changed since."""
-        from adlib.runs.fingerprint import code_fingerprint
+        return self.record["code"] != fingerprint.code_fingerprint(self.record["method"])
 
-        return self.record["code"] != code_fingerprint(self.record["method"])
-
-    def detector(self, device: str = "cpu"):
+    def detector(self, device: str = "cpu") -> Detector:
         """The trained detector in eval mode. Raises UserError for missing or foreign weights."""
-        from adlib.backbones import read_weights
-        from adlib.training import load_learnt
-
         path = self.path / "model.safetensors"
         if not path.is_file():
             raise UserError(
@@ -80,23 +80,37 @@ class Run:
             )
         detector_class, config_class = models.get(self.record["method"])
         detector = detector_class(config_class.from_dict(self.record["config"]))
-        known = self.record["weights"]
-        if known and detector.backbone.fingerprint != known["fingerprint"]:
-            raise UserError(
-                f"run {self.path} was trained on other weights of {known['name']} (from {known['file']}) than those "
-                f"found now ({detector.backbone.source}); set ADLIB_WEIGHTS to the folder with the former"
-            )
+        here = {network.fingerprint: network.file for network in detector.networks}
+        for known in self.record["weights"]:
+            if known["fingerprint"] not in here:
+                raise UserError(
+                    f"run {self.path} was trained on other weights of {known['name']} (from {known['file']}) than "
+                    f"those found now ({', '.join(here.values()) or 'none'}); set ADLIB_WEIGHTS to the folder with the "
+                    "former"
+                )
         load_learnt(detector, read_weights(path))
-        return detector.to(device).eval()
+        return place(detector, device).eval()
+
+    def threshold(self, category: str | None = None) -> dict:
+        """The normal-only threshold and drawing scale of a category, which is needed where the run covers several."""
+        known = self.record["per_category"]
+        if category is None and len(known) > 1:
+            raise UserError(f"run {self.path} covers several categories; name one of {', '.join(known)}")
+        if category is not None and category not in known:
+            raise UserError(f"run {self.path} knows no category {category!r}; valid: {', '.join(known)}")
+        return known[category or next(iter(known))]["threshold"]
+
+    def predictor(self, device: str = "auto", category: str | None = None) -> Predictor:
+        """The run's detector on a device, warmed up, ready for one picture after the other."""
+        device, threshold = pick_device(device), self.threshold(category)
+        return Predictor(self.detector(device), threshold, device)
 
     def predict(self, images, device: str = "auto", category: str | None = None, maps: bool = False) -> pd.DataFrame:
         """Score pictures: paths, a folder, uint8 RGB arrays [H,W,3], or a tensor [B,3,H,W] in 0..1.
 
         See `adlib.inference.predict`; category is needed where the run covers several.
         """
-        from adlib import inference
-
-        return inference.predict(self, images, device, category, maps)
+        return predict(self.predictor(device, category), images, maps)
 
 
 class Runs:
@@ -138,7 +152,7 @@ class Runs:
         """All runs' histories, with method, dataset, category, seed and hash."""
         return self._joined("history")
 
-    @property
+    @functools.cached_property
     def per_seed(self) -> pd.DataFrame:
         """One row per run, category and metric: the single values behind the means."""
         rows = [
@@ -149,7 +163,7 @@ class Runs:
         ]
         return pd.DataFrame(rows)
 
-    @property
+    @functools.cached_property
     def metrics(self) -> pd.DataFrame:
         """One row per method, dataset, category, setting (hash) and metric: mean, sd over seeds, 95 % interval of the
         mean.

@@ -11,6 +11,7 @@ from PIL import Image
 
 from adlib import figures
 from adlib.common.errors import UserError
+from adlib.inference import heat_map
 from adlib.models import get
 from adlib.runs import Runs
 
@@ -98,7 +99,8 @@ def test_an_overlay_leaves_a_score_of_zero_untouched():
 
 def test_saving_twice_gives_equal_bytes(run, tmp_path):
     """No date, no random id: the same run gives the same PNG and the same PDF."""
-    for draw in (figures.anomaly_maps, lambda r: figures.score_histograms(Runs([r]))):
+    curves, histograms = (lambda r: figures.training_curves(Runs([r])), lambda r: figures.score_histograms(Runs([r])))
+    for draw in (figures.anomaly_maps, curves, histograms):
         first = [p.read_bytes() for p in figures.save(draw(run), tmp_path / "first" / "figure")]
         second = [p.read_bytes() for p in figures.save(draw(run), tmp_path / "second" / "figure")]
         assert first == second
@@ -156,6 +158,22 @@ def test_published_is_hollow_and_absent_for_another_data_set(run):
     other = figures.compare(Runs([run]), cells.assign(dataset="btad"))
     assert not [line for line in other.axes[0].lines if line.get_marker() == "D"]
     assert "No published number" in other.texts[0].get_text()
+
+
+def test_a_variant_that_names_its_factor_is_not_labelled_twice():
+    """ "epochs=10", not "epochs: epochs=10"; a step that changes another field keeps the factor's name."""
+    rows = [("epochs", "epochs=10", 0.01), ("noise", "noise_std=0.05", -0.02)]
+    table = pd.DataFrame(rows, columns=["factor", "variant", "difference"])
+    fig = figures.differences(table.assign(metric="image_auroc", low=-0.1, high=0.1))
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["epochs=10", "noise: noise_std=0.05"]
+
+
+def test_heat_map_is_white_where_the_crop_left_out():
+    """Level 0 is viridis' first colour, level 1 its last; what was not seen is white."""
+    drawn = heat_map(np.array([[0.0, 1.0, 0.5]]), np.array([[True, True, False]]))
+    ends = [plt.get_cmap("viridis")(v)[:3] for v in (0.0, 1.0)]
+    assert drawn[0, :2] == pytest.approx(np.array(ends))
+    assert drawn[0, 2].tolist() == [1, 1, 1]
 
 
 def test_speed_without_a_comparable_auroc_is_a_line(run):

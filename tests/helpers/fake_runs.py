@@ -1,4 +1,4 @@
-"""A stand-in for adlib.runs.Runs: what published and tables read of it, and nothing more."""
+"""A stand-in for adlib.runs.Runs: what the reports read of it, and nothing more."""
 
 from types import SimpleNamespace
 
@@ -18,6 +18,7 @@ def fake_runs(
     half=0.01,
     paper_config=None,
     run_hash="h",
+    provenance=None,
 ):
     """Runs from {(category, metric): [value of seed 0, of seed 1, ...]} in 0..1; every interval is mean +- half."""
     paper_config = paper_config or PAPER_CONFIG
@@ -52,4 +53,7 @@ def fake_runs(
                 },
             )
             record["metrics"][metric] = value
+            if provenance:  # {category: text}: where its images came from
+                facts = {"provenance": provenance.get(category), "metrics": record["metrics"]}
+                record["per_category"] = {category: facts}
     return SimpleNamespace(metrics=pd.DataFrame(rows), runs=[SimpleNamespace(record=r) for r in records.values()])

@@ -78,26 +78,6 @@ def test_regions_touching_at_a_corner_are_one():
     assert metrics.pixel_metrics(*simulated())["n_regions"] == 5
 
 
-def test_pro_curve_by_hand():
-    """Row of test_aupro: vertices (0,0), (0, 1/2), (1/4, 1/2), (1/4, 1), (1, 1); cut at 0.1 it ends at (0.1, 1/2)."""
-    masks, maps = np.array([[[1, 1, 0, 0, 0, 1, 0]]]), np.array([[[9.0, 9, 5, 3, 2, 4, 1]]])
-    fpr, pro = metrics.pro_curve(masks, maps)
-    np.testing.assert_allclose(np.stack([fpr, pro], 1), [[0, 0], [0, 0.5], [0.25, 0.5], [0.25, 1], [1, 1]], atol=1e-15)
-    fpr, pro = metrics.pro_curve(masks, maps, 0.1)
-    np.testing.assert_allclose(np.stack([fpr, pro], 1), [[0, 0], [0, 0.5], [0.1, 0.5]], atol=1e-15)
-
-
-@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
-@pytest.mark.parametrize("levels", [None, 4, 30])
-def test_area_under_the_pro_curve_is_aupro(levels, limit):
-    """Trapezoids over the returned vertices, divided by the limit; 1e-12 for float64 sums."""
-    masks, maps = simulated(levels=levels)
-    fpr, pro = metrics.pro_curve(masks, maps, limit)
-    assert np.trapezoid(pro, fpr) / limit == pytest.approx(metrics.aupro(masks, maps, limit), abs=1e-12)
-    assert fpr[0] == pro[0] == 0
-    assert fpr[-1] == limit
-
-
 @pytest.mark.parametrize("levels", [None, 2, 5, 40])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_pixel_metrics_equal_definitions_and_sklearn(seed, levels):
@@ -149,14 +129,6 @@ def test_golden_image_metrics(golden, case):
 
 def test_golden_names_are_all_tested(golden):
     assert set(golden("metrics")["names"]) == set(GOLDEN_CASES)
-
-
-def test_golden_pro_curve(golden):
-    """The official curve of case mini, repeated points removed; 1e-6 because its FPR is float32."""
-    g = golden("metrics")
-    official = np.unique(np.stack([g["mini_curve_fpr"], g["mini_curve_pro"]], 1).round(7), axis=0)
-    ours = np.stack(metrics.pro_curve(g["mini_masks"], g["mini_maps"]), 1)
-    np.testing.assert_allclose(ours, official, atol=1e-6)
 
 
 def test_golden_f1_max_and_threshold(golden):
@@ -297,7 +269,7 @@ def test_masks_without_regions_or_normal_pixels_are_named(function, value, absen
 def test_scores_that_are_not_finite_name_the_image(bad):
     masks, maps = simulated()
     maps[3, 5, 6] = bad
-    for function in (metrics.pixel_metrics, metrics.aupro, metrics.pixel_auroc, metrics.pro_curve):
+    for function in (metrics.pixel_metrics, metrics.aupro, metrics.pixel_auroc):
         with pytest.raises(UserError, match=r"maps\[3\].*finite"):
             function(masks, maps)
     with pytest.raises(UserError, match=r"scores\[1\].*finite"):

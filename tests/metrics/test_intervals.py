@@ -180,29 +180,24 @@ def test_pixel_replicates_draw_by_image_label():
         metrics.pixel_replicates(masks, maps, replicates=5, labels=labels[:3])
 
 
-def test_pixel_bootstrap_of_continuous_scores_is_close_to_exact_draws():
+def test_pixel_replicates_of_continuous_scores_are_close_to_exact_draws():
     """A bin is a tie of some ten pixels here, which moves the ends by far less than a tenth of the interval's width."""
     masks, maps = simulated(n=12, side=40)
     index = np.random.default_rng(0).integers(0, 4, (40, 12))
     index[:, 4:] = 4 + np.random.default_rng(1).integers(0, 8, (40, 8))
-    found = metrics.pixel_bootstrap(masks, maps, index=index)
     exact = [metrics.pixel_metrics(masks[i], maps[i]) for i in index]
-    for name, interval in found.items():
+    for name, drawn in metrics.pixel_replicates(masks, maps, index=index).items():
         ends = np.percentile([each[name] for each in exact], [2.5, 97.5])
-        np.testing.assert_allclose([*interval], ends, atol=0.1 * np.ptp(ends))
-        assert interval.value == metrics.pixel_metrics(masks, maps)[name]
+        np.testing.assert_allclose(np.percentile(drawn, [2.5, 97.5]), ends, atol=0.1 * np.ptp(ends))
 
 
-def test_paired_pixel_bootstrap():
-    """A system against itself differs by nothing, against noise by the difference of the exact values."""
+def test_pixel_replicates_of_two_systems_are_paired():
+    """Equal seeds draw equal images: a shifted copy of the maps has the same value in every draw, noise a lower one."""
     masks, maps = simulated()
     noise = np.random.default_rng(8).standard_normal(maps.shape).astype(np.float32)
-    assert all(
-        [*one] == [0, 0] for one in metrics.pixel_bootstrap(masks, maps, replicates=50, other_maps=maps).values()
-    )
-    found = metrics.pixel_bootstrap(masks, maps, replicates=50, other_maps=noise)["pixel_auroc"]
-    assert found.value == pytest.approx(metrics.pixel_auroc(masks, maps) - metrics.pixel_auroc(masks, noise))
-    assert found.low > 0
+    drawn, shifted, worse = (metrics.pixel_replicates(masks, m, replicates=50) for m in (maps, maps + 8, noise))
+    assert all(np.array_equal(drawn[name], shifted[name]) for name in drawn)
+    assert np.percentile(drawn["pixel_auroc"] - worse["pixel_auroc"], 2.5) > 0
 
 
 def test_bad_input_of_intervals_says_which():
@@ -217,8 +212,8 @@ def test_bad_input_of_intervals_says_which():
         (lambda: metrics.bootstrap_interval(labels, scores, method="exact"), "method must be"),
         (lambda: metrics.bootstrap_interval(labels, scores, "f1_max", method="score"), "image_auroc only"),
         (lambda: metrics.bootstrap_interval(labels, np.where(labels, np.nan, scores)), r"scores\[20\].*finite"),
-        (lambda: metrics.pixel_bootstrap(np.zeros((2, 4, 4)), np.zeros((2, 4, 4))), "masks hold no anomalous"),
-        (lambda: metrics.pixel_bootstrap(*simulated(), bins=1), "bins must be at least 2"),
+        (lambda: metrics.pixel_replicates(np.zeros((2, 4, 4)), np.zeros((2, 4, 4))), "masks hold no anomalous"),
+        (lambda: metrics.pixel_replicates(*simulated(), bins=1), "bins must be at least 2"),
     ]
     for call, message in cases:
         with pytest.raises(UserError, match=message):

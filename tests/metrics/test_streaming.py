@@ -1,4 +1,4 @@
-"""PixelMetrics: bounds that hold, order and batches that do not matter, the spool that is exact."""
+"""PixelMetrics: bounds that hold, order and batches that do not matter."""
 
 import warnings
 
@@ -82,11 +82,15 @@ def test_order_and_batches_change_nothing():
         assert parts.compute() == pytest.approx(whole, abs=1e-12)
 
 
-def test_sizes_may_differ_between_updates(tmp_path):
-    """Two sizes in two updates give the pooled pixels of both: AUROC and AP of the concatenated pixels."""
-    (masks, maps), (wide_masks, wide_maps) = simulated(0), simulated(1, side=33)
-    stream = metrics.PixelMetrics(spool=tmp_path / "spool").update(masks, maps).update(wide_masks, wide_maps)
-    found = stream.compute(exact=True)
+def test_sizes_may_differ_between_updates():
+    """Two sizes in two updates give the pooled pixels of both: AUROC and AP of the concatenated pixels.
+
+    Small whole numbers differ in the top 24 bits of float32: a bin each, so only sums round (1e-12).
+    """
+    (masks, maps), (wide_masks, wide_maps) = simulated(0, levels=25), simulated(1, side=33, levels=25)
+    stream = metrics.PixelMetrics(bits=24).update(masks, maps).update(wide_masks, wide_maps)
+    with pytest.warns(UserWarning, match="coarse"):  # ties are what the bounds allow for
+        found = stream.compute()
     truth, scores = (
         np.concatenate([masks.ravel(), wide_masks.ravel()]),
         np.concatenate([maps.ravel(), wide_maps.ravel()]),
@@ -94,24 +98,6 @@ def test_sizes_may_differ_between_updates(tmp_path):
     assert found["pixel_auroc"] == pytest.approx(metrics.pixel_auroc(truth, scores), abs=1e-12)
     assert found["pixel_ap"] == pytest.approx(metrics.pixel_average_precision(truth, scores), abs=1e-12)
     assert (found["n_images"], found["n_regions"], found["n_pixels"]) == (12, 10, len(truth))
-
-
-def test_spool_is_exact_and_still_streams(tmp_path, monkeypatch):
-    """Read back in pieces of 1000 scores it equals the exact metrics; the streaming value of the same object stays."""
-    import adlib.metrics.streaming
-
-    monkeypatch.setattr(adlib.metrics.streaming, "CHUNK", 1000)
-    masks, maps = simulated(levels=300)
-    stream = metrics.PixelMetrics(bits=12, limits=LIMITS, spool=tmp_path / "spool")
-    for i in range(len(masks)):
-        stream.update(masks[i : i + 1], maps[i : i + 1])
-    exact = metrics.pixel_metrics(masks, maps, LIMITS)
-    found = stream.compute(exact=True)
-    for name in VALUES:
-        assert found[name] == pytest.approx(exact[name], abs=1e-12)
-        assert found[f"{name}_bound"] == 0
-    with pytest.warns(UserWarning, match="coarse"):
-        assert_within_bounds(stream.compute(), exact)
 
 
 def test_a_loose_bound_warns_and_a_tight_one_does_not():
@@ -143,13 +129,9 @@ def test_one_class_streams_name_it_or_give_nan():
     assert np.isnan([found[name] for name in ("pixel_auroc", "pixel_ap", "aupro@0.3", "aupro@0.3_bound")]).all()
 
 
-def test_bad_input_of_streams_says_which(tmp_path):
+def test_bad_input_of_streams_says_which():
     masks, maps = simulated()
-    stream = metrics.PixelMetrics(spool=tmp_path / "spool").update(masks, maps)
-    with pytest.raises(UserError, match="already holds scores"):
-        metrics.PixelMetrics(spool=tmp_path / "spool")
-    with pytest.raises(UserError, match=r"spool="):
-        metrics.PixelMetrics().update(masks, maps).compute(exact=True)
+    stream = metrics.PixelMetrics().update(masks, maps)
     with pytest.raises(UserError, match="bits 40"):
         metrics.PixelMetrics(bits=40)
     maps[2, 0, 0] = np.nan

@@ -41,7 +41,7 @@ def stripes(n: int = 8, size: int = 32) -> torch.Tensor:
 
 
 def embeddings(n: int = 10) -> Embeddings:
-    return Embeddings([(255 * stripes(n)).byte().numpy()], single=True)
+    return Embeddings([[(255 * stripes(n)).byte().numpy()]], single=True)
 
 
 def count(module: nn.Module) -> int:

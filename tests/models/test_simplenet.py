@@ -180,7 +180,7 @@ def test_two_training_steps_equal_the_authors_code(golden, monkeypatch):
     net = golden_net(g).train()
     monkeypatch.setattr(torch, "randn", noise_of(*g["noise"]))
     maps = (torch.from_numpy(g["train_f2"]), torch.from_numpy(g["train_f3"]))
-    optimizers = net.optimizers(1)
+    optimizers = net.optimizers(1, 10)
     loose = {"adapter_bias": 5e-4, "disc_bias1": 1e-3, "disc_bn_mean": 2e-4}
     for step in (1, 2):
         net.step(maps, optimizers, torch.Generator())
@@ -202,7 +202,7 @@ def test_relative_noise_is_a_multiple_of_the_embeddings_deviation():
     """sigma = 0.5 * mean over dimensions of the deviation of all rows, computed here by numpy in one piece."""
     maps = small_maps(4)
     net = small_net(noise_relative=0.5)
-    net.prepare(Embeddings([m.numpy() for m in maps], single=False), torch.Generator())
+    net.prepare(Embeddings([[m.numpy() for m in maps]], single=False), torch.Generator())
     expected = 0.5 * net.rows(maps).numpy().astype(np.float64).std(0, ddof=1).mean()
     assert net.noise_std.item() == pytest.approx(expected, rel=1e-5)
 
@@ -210,7 +210,9 @@ def test_relative_noise_is_a_multiple_of_the_embeddings_deviation():
 def test_folded_scores_equal_unfolded_ones():
     """At test adapter, first layer and batch norm are one affine map; float32 products of 24 terms: 1e-5."""
     net = small_net()
-    net.step(small_maps(), net.optimizers(1), torch.Generator().manual_seed(0))  # running statistics off their start
+    net.step(
+        small_maps(), net.optimizers(1, 10), torch.Generator().manual_seed(0)
+    )  # running statistics off their start
     net.eval()
     rows = net.rows(small_maps())
     torch.testing.assert_close(net._output(rows), net.discriminator(net.adapter(rows)), atol=1e-5, rtol=0)
@@ -237,7 +239,7 @@ def test_the_default_config_is_the_papers_setting_and_steps():
     assert (trainable, sum(p.numel() for p in net.backbone.parameters())) == (3_937_792, 24_862_528)
     maps = net.embed(torch.rand(1, 3, 288, 288))
     assert [tuple(m.shape[1:]) for m in maps] == [(512, 36, 36), (1024, 18, 18)]
-    terms = net.train().step(maps, net.optimizers(1), torch.Generator().manual_seed(0))
+    terms = net.train().step(maps, net.optimizers(1, 10), torch.Generator().manual_seed(0))
     assert terms["total"].item() > 0
     scores = net.eval().score(maps)
     assert scores.image.shape == (1,)
@@ -256,7 +258,7 @@ def test_adapter_layers_of_the_ablation(layers, parameters):
     """Linear(24, 24) has 24 * 25 = 600 parameters; none, one, or two of them."""
     net = small_net(adapter_layers=layers)
     assert sum(p.numel() for p in net.adapter.parameters()) == parameters
-    terms = net.step(small_maps(), net.optimizers(1), torch.Generator().manual_seed(0))
+    terms = net.step(small_maps(), net.optimizers(1, 10), torch.Generator().manual_seed(0))
     assert torch.isfinite(terms["total"])
 
 

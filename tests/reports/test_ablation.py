@@ -10,7 +10,7 @@ from adlib.common.errors import UserError
 from adlib.reports import ablation
 
 
-def made_run(scores, seed=0, oracle=None, replicates=None, paths="abcd"):
+def made_run(scores, seed=0, oracle=None, replicates=None, paths="abcd", provenance=None):
     """A run on two normal and two anomalous images; its image AUROC is the share of the four ordered pairs."""
     labels = np.array([0, 0, 1, 1])
     table = pd.DataFrame({"category": "c", "path": list(paths), "label": labels, "score": scores})
@@ -20,7 +20,8 @@ def made_run(scores, seed=0, oracle=None, replicates=None, paths="abcd"):
         values["image_auroc (oracle best epoch)"] = oracle
     if replicates is not None:
         values["pixel_auroc"] = float(np.mean(replicates))
-    record = {"seed": seed, "oracle_epoch": 5, "per_category": {"c": {"metrics": values}}}
+    facts = {"metrics": values, "provenance": provenance}
+    record = {"dataset": "d", "seed": seed, "oracle_epoch": 5, "per_category": {"c": facts}}
     draws = {} if replicates is None else {"c/pixel_auroc": np.asarray(replicates, float)}
     return SimpleNamespace(record=record, scores=table, replicates=draws)
 
@@ -77,3 +78,11 @@ def test_reading_claims_a_difference_only_where_the_interval_excludes_zero():
     """Zero inside, or no interval: nothing is claimed."""
     found = [ablation.reading(*i) for i in ((0.01, 0.2), (-0.2, -0.01), (-0.1, 0.1), (np.nan, np.nan))]
     assert found == ["better", "worse", "no difference shown", "no interval"]
+
+
+def test_differences_and_oracle_gaps_say_where_the_images_came_from():
+    """A provenance in the records stands among the notes of both tables."""
+    base = made_run([1, 2, 3, 4], oracle=1.0, provenance="rescaled copies")
+    note = ["d (c): rescaled copies"]
+    assert ablation.differences({ablation.BASE: [base], ("loss", "loss=ce"): [base]}).attrs["notes"] == note
+    assert ablation.oracle_gap([base]).attrs["notes"] == note

@@ -1,15 +1,17 @@
-"""The published numbers intact, their averages recomputed, errata real and complete; the verdict by hand-made cases."""
+"""The published numbers intact, their averages recomputed, errata real and complete, every system in its role."""
 
+import re
 from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_runs import fake_runs
 
+from adlib import models
 from adlib.common.errors import UserError
-from adlib.reports import measured, published, verdict
+from adlib.metrics.names import PLAIN
+from adlib.reports import measured, published
 
 KEY = ["paper", "table", "dataset", "category", "system", "metric"]
 
@@ -38,7 +40,7 @@ def test_cells_are_unique_and_in_range():
     """One row per cell; scores are 0..100 percent; only a dash has no value (CS-Flow's 18 pixel cells)."""
     cells = published.load()
     assert not cells.duplicated(KEY).any()
-    scores = cells[~cells["metric"].isin(published.PLAIN)]
+    scores = cells[~cells["metric"].isin(PLAIN)]
     assert scores["value"].dropna().between(0, 100).all()
     missing = cells[cells["value"].isna()]
     assert set(missing["printed"]) == {"-"}
@@ -178,186 +180,66 @@ def test_published_systems_lead_to_registry_names():
     assert published.method_of("validflow", "ARNet") is None
 
 
-def cell_of(runs, category="bottle", metric="image_auroc", **keywords):
-    table = verdict.verdict(runs, "simplenet", **keywords)
-    return table[(table["category"] == category) & (table["metric"] == metric)].iloc[0]
+# what told the roles apart before roles.csv: names of the reproduced systems, default rows, a pattern for variants
+OWN = {"Improved MAE", "MMAERec", "SimpleNet (reproduction of the report)", "DRAEM", "ValidFlow"}
+DEFAULTS = ("E2D4 r=0.75", "MMAERec memory+edge", "MMAERec attention=CA", "MMAERec memory levels=1-4")
+DEFAULTS += ("MMAERec loss=l2+ssim+entropy", "ValidFlow n=3", "ValidFlow +CBAM +branches13")
+VARIANT = re.compile(r"E\d+D\d+ |MMAERec |ValidFlow |DRAEM ")
 
 
-def test_reproduced_where_the_band_meets_the_interval():
-    """Bottle I is printed 100.0, i.e. at least 0.9995; our interval [0.9797, 0.9997] meets it."""
-    row = cell_of(fake_runs({("bottle", "image_auroc"): [0.9897]}))
-    assert row["verdict"] == "reproduced"
-    assert (row["published"], row["beside"], row["measured"]) == (1.0, 1.0, 0.9897)
-    assert (row["n_seeds"], row["n_images"], row["interval_method"]) == (1, 80, "bootstrap")
+def expected_role(paper: str, system: str) -> str:
+    """A reproduced system is a rival in the tables of other papers: the report quotes DRAEM."""
+    if system in OWN and published.method_of(paper, system) == paper:
+        return "own"
+    if system == "SimpleNet (original)":
+        return "beside"
+    if system in DEFAULTS:
+        return "default"
+    return "variant" if VARIANT.match(system) else "rival"
 
 
-def test_within_noise_needs_two_seeds_and_two_sd():
-    """Mean 0.98 +- 0.01: 1.000 lies 0.0195 from it (less half a digit); sd of (0.97, 0.99) is 0.0141, twice 0.0283."""
-    assert cell_of(fake_runs({("bottle", "image_auroc"): [0.97, 0.99]}))["verdict"] == "within noise"
-    assert cell_of(fake_runs({("bottle", "image_auroc"): [0.98]}))["verdict"] == "not reproduced"
+def test_every_system_has_the_role_that_its_name_says():
+    """All 111 systems of the five papers: 5 own, 1 beside, 7 defaults, 23 + 14 + 9 + 7 = 53 variants, 45 rivals."""
+    cells = published.load()[["paper", "system"]].drop_duplicates()
+    roles = published.roles()
+    assert set(map(tuple, cells.to_numpy())) == set(roles[["paper", "system"]].itertuples(index=False, name=None))
+    assert not roles.duplicated(["paper", "system"]).any()
+    for row in roles.itertuples():
+        assert row.role == expected_role(row.paper, row.system), row
+    counts = roles["role"].value_counts()
+    assert [counts[r] for r in published.ROLES] == [5, 1, 7, 53, 45]
 
 
-def test_not_reproduced_outside_interval_and_noise():
-    """0.95 with sd 0.0014: 1.000 is 35 sd away."""
-    row = cell_of(fake_runs({("bottle", "image_auroc"): [0.949, 0.951]}))
-    assert row["verdict"] == "not reproduced"
-    assert verdict.check(fake_runs({("bottle", "image_auroc"): [0.95]}), "simplenet")[1] is False
+def test_every_paper_has_one_system_of_its_own_and_a_title():
+    """The order is that of the notebooks; each key leads to the system under the same registry name and back."""
+    assert list(published.papers()["paper"]) == ["improved_mae", "mmaerec", "simplenet", "draem", "validflow"]
+    assert published.papers()[["title", "citation"]].map(len).min().min() > 20
+    own = published.roles().query("role == 'own'")
+    assert list(own["paper"]) == list(published.PAPERS)
+    for paper in published.PAPERS:
+        assert published.method_of(paper, published.own_system(paper)) == paper
+        assert published.paper_of(paper) == paper
+    assert published.paper_of("padim") is None
+    assert published.beside_system("simplenet") == "SimpleNet (original)"
+    assert published.beside_system("draem") is None
 
 
-@pytest.mark.parametrize(
-    ("config", "reason"),
-    [
-        ({"epochs": 2}, "epochs 2"),
-        ({"backbone": "resnet18.tv_in1k"}, "backbone resnet18"),
-        ({"image_size": 192}, "image_size 192"),
-        ({"resize": 288}, "resize 288"),
-        ({"noise_std": 0.15}, "noise_std 0.15"),
-    ],
-)
-def test_reduced_runs_are_not_comparable_and_say_why(config, reason):
-    """A value equal to the published one stays without verdict if the run is another experiment."""
-    row = cell_of(fake_runs({("bottle", "image_auroc"): [1.0]}, config=config))
-    assert row["verdict"] == "not comparable"
-    assert f"differs in {next(iter(config))}" in row["reason"]
-    assert reason in row["differs"]
+def test_a_variant_with_a_config_is_one_that_our_config_accepts():
+    """DRAEM's three rows on augmentation; the default changes nothing, what we cannot make has no config."""
+    roles = published.roles()
+    known = roles[[config is not None for config in roles["config"]]]
+    assert set(known.query("role in ('own', 'default')").index) == set(roles.query("role in ('own', 'default')").index)
+    changed = known[[bool(config) for config in known["config"]]]
+    assert len(changed) == 3
+    for row in changed.itertuples():
+        config_class = models.get(published.method_of(row.paper, row.system))[1]
+        made = config_class.from_dict(config_class().to_dict() | row.config)
+        assert made != config_class()
 
 
-@pytest.mark.parametrize("config", [{"holdback": 0.0}, {"mask_rule": "half"}, {"epochs": 320}])
-def test_listed_differences_do_not_forbid(config):
-    """Hold-back, mask rule and longer training are listed, not forbidding."""
-    row = cell_of(fake_runs({("bottle", "pixel_auroc"): [0.98]}, config=config), metric="pixel_auroc")
-    assert row["verdict"] == "reproduced"
-    assert next(iter(config)) in row["differs"]
-
-
-def test_another_training_setting_is_not_comparable():
-    """Paper 01 states one model for all categories; ours per category is another experiment, also at equal numbers."""
-    config = {"image_size": 224, "resize_mode": "squash", "epochs": 1000}
-    runs = fake_runs({("bottle", "image_auroc"): [0.993]}, method="improved_mae", paper_config=config)
-    table = verdict.verdict(runs, "improved_mae").set_index("category")
-    assert table.loc["bottle", "verdict"] == "not comparable"
-    assert "training per category (paper together)" in table.loc["bottle", "differs"]
-
-
-def test_selection_on_the_test_set_is_listed_and_the_oracle_stands_beside():
-    """The report's numbers are those of the best epoch on the test set; ours of the last, the oracle is not judged."""
-    cells = {("bottle", "image_auroc"): [0.9], ("bottle", "image_auroc (oracle best epoch)"): [1.0]}
-    row = cell_of(fake_runs(cells))
-    assert "select last (best_test (oracle) in the authors' code)" in row["differs"]
-    assert (row["oracle"], row["verdict"]) == (1.0, "not reproduced")
-
-
-def test_silence_of_the_paper_is_listed():
-    """Fields of which nobody states a value are named in every verdict."""
-    config = {"image_size": 256, "resize_mode": "squash", "epochs": 600}
-    runs = fake_runs({("carpet", "image_auroc"): [0.963]}, method="mmaerec", paper_config=config)
-    row = verdict.verdict(runs, "mmaerec").iloc[0]
-    assert row["verdict"] == "reproduced"
-    assert "not stated: resize, resample, holdback, select" in row["differs"]
-
-
-def test_not_run_without_a_run():
-    """Nothing run: every cell "not run"; `check` refuses to call that a success."""
-    table = verdict.verdict(None, "simplenet")
-    assert set(table["verdict"]) == {"not run"}
-    assert len(table) == 36
-    with pytest.raises(UserError, match="no finished run of simplenet"):
-        verdict.check(None, "simplenet")
-
-
-def test_average_over_some_categories_is_not_comparable():
-    """Two of fifteen categories: no verdict on the average; the textures' average of five of five has one."""
-    two = fake_runs({("bottle", "image_auroc"): [1.0], ("cable", "image_auroc"): [1.0]})
-    row = cell_of(two, "average")
-    assert (row["verdict"], row["n_images"]) == ("not comparable", 160)
-    assert "2 of 15 categories" in row["reason"]
-    five = fake_runs({(c, "image_auroc"): [0.998] for c in measured.TEXTURES})
-    assert cell_of(five, "avg_textures")["verdict"] == "reproduced"
-    assert cell_of(five, "avg_objects")["verdict"] == "not run"
-
-
-def test_average_has_the_sd_of_per_seed_averages():
-    """Seeds (0.90, 0.96), (1.00, 0.90): means 0.93, 0.95, sd 0.01414; half the interval 0.01 * sqrt(2) / 2."""
-    runs = fake_runs({("bottle", "image_auroc"): [0.90, 1.00], ("cable", "image_auroc"): [0.96, 0.90]})
-    value = verdict.ours(runs, "simplenet", "mvtec_ad", "average", "image_auroc")
-    assert value["mean"] == pytest.approx(0.94)
-    assert value["sd"] == pytest.approx(0.0141421, abs=1e-6)
-    assert (value["n_seeds"], value["n_categories"]) == (2, 2)
-    assert value["high"] - value["mean"] == pytest.approx(0.01 / np.sqrt(2))
-
-
-def test_undefined_category_is_left_out_of_the_average():
-    """A category with one class only has a NaN AUROC: left out, and the average says so."""
-    runs = fake_runs({("bottle", "image_auroc"): [0.9], ("cable", "image_auroc"): [np.nan]})
-    assert verdict.ours(runs, "simplenet", "mvtec_ad", "average", "image_auroc")["n_categories"] == 1
-    assert cell_of(runs, "cable")["verdict"] == "not run"
-
-
-def test_errata_are_judged_at_the_corrected_value():
-    """SimpleNet (original), objects: printed 99.5, rows give 99.44; the row carries both."""
-    runs = fake_runs({("bottle", "image_auroc"): [1.0]})
-    table = verdict.verdict(runs, "simplenet", systems=["SimpleNet (original)"])
-    row = table.query("category == 'avg_objects' and metric == 'image_auroc'").iloc[0]
-    assert row["published"] == pytest.approx(0.995)
-    assert row["erratum"].startswith("99.5 -> 99.44")
-
-
-def test_single_category_data_set_and_other_spellings_match():
-    """validflow prints `all` for MTD and `class_1` for DAGM's Class1; its settings for MTD count there."""
-    default = {"image_size": 768, "resize_mode": "squash", "epochs": 300, "backbone": "tf_efficientnet_b5.ns_jft_in1k"}
-    config = {"image_size": 384, "epochs": 60}
-    cells = {("tiles", "image_auroc"): [0.996]}
-    runs = fake_runs(cells, "validflow", "mtd", config=config, paper_config=default)
-    table = verdict.verdict(runs, "validflow").query("table == 'table3'")
-    assert list(table["verdict"]) == ["reproduced"]
-    dagm = fake_runs({("Class1", "image_auroc"): [0.943]}, "validflow", "dagm", paper_config=default)
-    assert verdict.verdict(dagm, "validflow").query("category == 'class_1'")["verdict"].item() == "reproduced"
-
-
-def test_speed_is_shown_and_never_judged():
-    """Frames per second come from other hardware (specs/common 5)."""
-    cells = {("all", "frames_per_second"): [122.0]}
-    runs = fake_runs(cells, "validflow", "none", paper_config={"image_size": 768})
-    row = verdict.verdict(runs, "validflow").query("metric == 'frames_per_second'").iloc[0]
-    assert (row["verdict"], row["published"]) == ("not comparable", 122.0)
-
-
-def test_runs_of_the_default_do_not_stand_for_a_variant():
-    """A row of an ablation table needs runs of that variant: same numbers, default config -> no verdict."""
-    config = {"image_size": 256, "resize_mode": "squash", "epochs": 600, "branches": "both"}
-    cells = {(c, "image_auroc"): [0.928] for c in published.load("mmaerec")["category"].unique()[:15]}
-    system = ["MMAERec edge only"]
-    default = fake_runs(cells, "mmaerec", paper_config=config)
-    variant = fake_runs(cells, "mmaerec", paper_config=config, config={"branches": "edge"})
-    for runs, expected in ((default, "not comparable"), (variant, "reproduced")):
-        table = verdict.verdict(runs, "mmaerec", systems=system).query("metric == 'image_auroc'")
-        assert table["verdict"].item() == expected
-
-
-def test_unknown_names_are_one_sentence():
-    """The valid names stand in the message."""
-    with pytest.raises(UserError, match="unknown paper 'simplnet'; valid: improved_mae"):
+def test_unknown_papers_and_systems_are_one_sentence():
+    """The nearest name and the valid ones stand in the message."""
+    with pytest.raises(UserError, match=r"unknown paper 'simplnet'; did you mean 'simplenet'\? valid: improved_mae"):
         published.load("simplnet")
-    with pytest.raises(UserError, match=r"unknown system 'X'.*CutPaste"):
-        verdict.verdict(None, "simplenet", systems=["X"])
-
-
-def test_settings_are_kept_apart_and_the_papers_comes_first():
-    """A folder with a quick run (0.80) and a run in the paper's setting (1.00): the verdict is about the latter."""
-    quick = fake_runs({("bottle", "image_auroc"): [0.8]}, config={"epochs": 2}, run_hash="quick")
-    full = fake_runs({("bottle", "image_auroc"): [1.0]}, run_hash="full")
-    both = type(quick)(metrics=pd.concat([quick.metrics, full.metrics]), runs=quick.runs + full.runs)
-    assert cell_of(both)["measured"] == 1.0
-    assert [s.departures for s in measured.settings(both)] == [0, 1]
-
-
-def test_one_model_for_all_categories_has_one_record_for_them():
-    """Paper 01: the values of a category stand in the record's `per_category`."""
-    config = {"image_size": 224, "resize_mode": "squash", "epochs": 1000}
-    runs = fake_runs({("bottle", "image_auroc"): [0.99, 0.99]}, "improved_mae", paper_config=config)
-    for run in runs.runs:
-        run.record["per_category"] = {"bottle": {"metrics": run.record.pop("metrics")}}
-        run.record |= {"category": "together", "protocol": {"training": "together"}}
-    table = verdict.verdict(runs, "improved_mae").set_index("category")
-    assert table.loc["bottle", "verdict"] == "reproduced"
-    assert "training" not in table.loc["bottle", "differs"]
+    with pytest.raises(UserError, match=r"unknown system in the tables of simplenet 'RevDst'; did you mean 'RevDist'"):
+        published.role("simplenet", "RevDst")

@@ -1,11 +1,11 @@
 """Tables: the papers' layout, numbers in 0..1 inside, percent in print, the same bytes every time."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from fake_runs import fake_runs
 
 from adlib.common.errors import UserError
+from adlib.metrics.names import PLAIN
 from adlib.reports import published, tables, verdict
 
 
@@ -30,7 +30,7 @@ def test_every_published_number_is_in_its_table(paper):
         table = tables.paper_table(None, paper, name)
         ours = [c for c in table.columns if c.startswith("ours ")]
         total = table.drop(columns=ours).select_dtypes("number").sum().sum()
-        scale = np.where(group["metric"].isin(published.PLAIN), 1, 100)
+        scale = np.where(group["metric"].isin(PLAIN), 1, 100)
         assert total == pytest.approx((group["value"] / scale).sum())
 
 
@@ -142,14 +142,6 @@ def test_summary_without_runs_is_one_sentence():
         tables.summary(None)
 
 
-def test_numbers_are_percent_with_one_decimal_or_a_dash():
-    """0.97649 -> 97.6; NaN -> a dash; parameters and speed keep their own unit."""
-    assert tables.number(0.97649) == "97.6"
-    assert tables.number(np.nan) == "-"
-    assert tables.number(370.50, "parameters_million") == "370.5"
-    assert tables.number(0.319, "ours seconds_per_image") == "0.319"
-
-
 def test_verdict_prints_like_any_table():
     """A verdict's floats are percent, its texts and counts stay, its empty texts are dashes."""
     judged = verdict.verdict(fake_runs({("bottle", "image_auroc"): [0.95]}), "simplenet")
@@ -158,30 +150,23 @@ def test_verdict_prints_like_any_table():
     assert text["erratum"] == "-"
 
 
-def test_markdown_and_latex_escape_what_they_must():
-    """A bar would break a Markdown row, an underscore and a percent sign a LaTeX cell."""
-    table = pd.DataFrame({"a_b": ["x|y", "5 %"], "v": [0.5, np.nan]})
-    assert "x\\|y" in tables.to_markdown(table)
-    latex = tables.to_latex(table)
-    assert r"a\_b & v \\" in latex
-    assert r"5 \% & - \\" in latex
-
-
-def test_csv_holds_plain_numbers():
-    """Values in 0..1 with six decimals, no percent; a missing one is empty."""
-    assert tables.to_csv(pd.DataFrame({"k": ["a", "b"], "v": [0.5, np.nan]})) == "k,v\na,0.500000\nb,\n"
-
-
-def test_save_writes_the_same_bytes_twice(tmp_path):
-    """Three files beside each other; a stem with a dot keeps its name."""
-    table = tables.paper_table(fake_runs({("bottle", "image_auroc"): [0.9, 0.95]}), "simplenet")
-    first = {p.name: p.read_bytes() for p in tables.save(table, tmp_path / "one" / "table1.v2")}
-    second = {p.name: p.read_bytes() for p in tables.save(table, tmp_path / "two" / "table1.v2")}
-    assert sorted(first) == ["table1.v2.csv", "table1.v2.md", "table1.v2.tex"]
-    assert first == second
-
-
 def test_unknown_table_names_the_valid_ones():
     """One sentence."""
-    with pytest.raises(UserError, match="unknown table 'table9' of simplenet; valid: table1"):
+    with pytest.raises(UserError, match="unknown table of simplenet 'table9'; did you mean 'table1'"):
         tables.paper_table(None, "simplenet", "table9")
+
+
+def test_provenance_stands_below_every_table_of_measured_numbers():
+    """Rescaled copies: the paper's table and the summary say so, once for both seeds."""
+    text = "rescaled copies, 900 to 256 pixels"
+    runs = fake_runs({("bottle", "image_auroc"): [0.9, 0.8]}, provenance={"bottle": text})
+    for table in (tables.paper_table(runs, "simplenet"), tables.summary(runs)):
+        assert tables.to_markdown(table).count(text) == 1
+        assert tables.to_text(table).replace("\n  ", " ").count(text) == 1
+
+
+def test_training_in_steps_is_not_called_epochs():
+    """A config that counts steps says so in the column of the length."""
+    paper = {"epochs": None, "steps": 500}
+    runs = fake_runs({("bottle", "image_auroc"): [0.9]}, paper_config=paper)
+    assert tables.summary(runs).loc[0, "epochs"] == "500 steps"
