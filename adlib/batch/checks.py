@@ -9,6 +9,7 @@ import functools
 import itertools
 import json
 import operator
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -226,11 +227,12 @@ def _parameters_cell(path: Path) -> list[str]:
 @contextlib.contextmanager
 def hub_offline() -> Iterator[None]:
     """Inside, weights come from files and from the hub's cache of this machine: nothing is downloaded."""
-    from huggingface_hub import constants  # where timm downloads from; read at each call
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
+    before = os.environ.get("ADLIB_OFFLINE")
+    os.environ["ADLIB_OFFLINE"] = "1"  # adlib.backbones reads it at each call
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before
+        if before is None:
+            del os.environ["ADLIB_OFFLINE"]
+        else:
+            os.environ["ADLIB_OFFLINE"] = before
