@@ -1,13 +1,14 @@
-# The engine of `python -m adlib batch FILE`, which writes the plan that is read here and calls:
+# The engine of `python -m adlib batch FILE`, which writes the plan that is read here (adlib/batch/engine.py) and calls:
 #     snakemake --snakefile Snakefile --config plan=PLAN --cores N
 # Targets are executed notebooks; whether a run is whole is decided by its own folder (see adlib/batch).
 import json
 import sys
 from pathlib import Path
 
-PLAN = config["plan"]
-FOUND = json.loads(Path(PLAN).read_text())
-ITEMS, EXECUTED = FOUND["items"], FOUND["executed"]
+PLAN = json.loads(Path(config["plan"]).read_text(encoding="utf-8"))
+ITEMS, EXECUTED = PLAN["items"], PLAN["executed"]
+# exec: a signal to the job reaches Python, not a shell that would end before it.
+COMMAND = "exec {sys.executable:q} -m adlib.batch.notebook {config[plan]:q} {wildcards.item:q} > {log:q} 2>&1"
 
 
 def resource(name):
@@ -38,7 +39,7 @@ rule run:
         mem_mb=resource("mem_mb"),
         runtime=resource("runtime"),
     shell:
-        "{sys.executable:q} -m adlib.batch.notebook {PLAN:q} {wildcards.item:q} > {log:q} 2>&1"
+        COMMAND
 
 
 rule report:
@@ -54,4 +55,4 @@ rule report:
         mem_mb=resource("mem_mb"),
         runtime=resource("runtime"),
     shell:
-        "{sys.executable:q} -m adlib.batch.notebook {PLAN:q} {wildcards.item:q} > {log:q} 2>&1"
+        COMMAND

@@ -1,126 +1,150 @@
-"""A batch file -> work items and report items, which Snakemake executes as notebooks.
+"""A batch: many notebooks, described by a YAML file, executed by Snakemake, resumed wherever it was stopped.
 
-A work item is `notebooks/run.ipynb` with the parameters of one run (or of several short ones): it calls `reproduce`. A
-report item is a paper's notebook over finished runs. Targets of the engine are the executed notebooks, never files of a
-run folder: Snakemake deletes the outputs of a failed job, and a finished run must outlive a fault in its sheet. Whether
-a run is whole is decided by its folder alone (adlib.runs): the same command completes a batch stopped anywhere.
+    file      a batch file -> items, checked; checks: what can be wrong with an entry
+    item      one notebook to execute: parameters, resources, the runs it makes, what became of it
+    notebook  executing one item by papermill; gpus: a device for each
+    engine    Snakemake as a child process, over a plan file
+    evidence  finished runs and notebooks -> results/reference
+
+Targets of the engine are the executed notebooks, never files of a run folder: Snakemake deletes the outputs of a failed
+job, and a finished run must outlive a fault in its sheet. Whether a run is whole is decided by its folder alone
+(adlib.runs): the same command completes a batch stopped anywhere.
+
+`ADLIB_MINUTES` limits the minutes of each run; what it stops is left, not failed. See adlib.batch.notebook.
 """
 
-import json
+import math
 import os
+import shlex
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
+from adlib import runs
 from adlib.batch import engine
-from adlib.batch.file import expand, needs
-from adlib.batch.item import Item, executed
-from adlib.batch.notebook import execute_item
-from adlib.common import paths
+from adlib.batch.file import expand
+from adlib.batch.item import Item, executed, logs
+from adlib.common.errors import UserError
 from adlib.common.files import locked
+from adlib.reports import tables
 
-__all__ = ["Item", "execute_item", "expand", "main", "needs", "write_plan"]
-
-
-def write_plan(file: str | Path, work: list[Item], reports: list[Item]) -> Path:
-    """The expanded batch as JSON, for the Snakefile and for repeating one item: names, sheets, needs, roots."""
-    items = {
-        i.name: asdict(i) | {"sheet": str(i.sheet), "needs": [str(w.sheet) for w in needs(i, work)] * (not i.runs)}
-        for i in [*work, *reports]
-    }
-    roots = {k: v for k, v in os.environ.items() if k.startswith("ADLIB_")} | {
-        "ADLIB_RESULTS": str(paths.results_root())
-    }
-    path = executed() / "logs" / f"{Path(file).stem}.plan.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"roots": roots, "executed": str(executed()), "items": items}, indent=1) + "\n")
-    return path
+__all__ = ["Item", "expand", "main"]
 
 
 def main(file: str | Path, cores: int | None = None, profile: str = "local", dry_run: bool = False, extra=()) -> int:
-    """Run a batch file and print what became of it. Returns 0, or 1 where something failed or is left.
+    """Run a batch file and print what became of it; with `dry_run` only check it and list what is done and left.
 
     cores: None = all of this machine. profile: a name in profiles/ or a folder. extra: further options of Snakemake.
-    Raises UserError before any work for bad input, and KeyboardInterrupt after a Ctrl-C, when all processes have ended.
+    Returns 0 where all is done; 1 where something failed or is left; 75 where nothing failed and runs reached their
+    time budget, so that the same command goes on. Raises UserError before any work with all that is missing or wrong, a
+    line for each entry, and KeyboardInterrupt after a Ctrl-C or SIGTERM, when all processes have ended. A dry run
+    downloads nothing.
     """
     start = time.monotonic()
-    work, reports = expand(file)
+    cluster = engine.is_cluster(profile)
+    _check_minutes(os.environ.get("ADLIB_MINUTES"))
+    work, reports = expand(file, download=not dry_run, local=not cluster)
     items = [*work, *reports]
-    options = [*engine.profile_options(profile, cores, items), *extra]
     if dry_run:
-        print("\n".join(f"{'done' if i.finished else 'left':5s} {i.name}" for i in items))
+        _list(items)
         return 0
+    options = [*engine.options(profile, cores, items), *extra]
     with locked(executed() / "batch.lock", _say_waiting) as lock:
-        plan = write_plan(file, work, reports)
+        plan = engine.write_plan(file, work, reports, cluster)
         for item in items:
-            _settle(item)
-        progress = Progress(items)
-        whole = engine.snakemake(plan, options, lock, progress.show)
+            item.clear()
+        whole = engine.snakemake(plan, options, lock, Progress(items).show)
     print(summary(file, plan, work, reports, time.monotonic() - start), flush=True)
     if not whole:
         raise KeyboardInterrupt
-    return 0 if all(i.finished for i in items) else 1
+    return status(items)
+
+
+def _check_minutes(written: str | None) -> None:
+    try:
+        minutes = float(written or 0)
+    except ValueError:
+        minutes = math.nan
+    if not (math.isfinite(minutes) and minutes >= 0):
+        raise UserError(f"ADLIB_MINUTES is {written!r}; it must be a number of minutes for each run, or 0 for no limit")
+
+
+def _list(items: list[Item]) -> None:
+    done = 0
+    for item in items:
+        if item.finished:
+            done += 1
+            print(f"done  {item.name}")
+        else:
+            print(f"left  {item.name}")
+    print(f"{done} done, {len(items) - done} left of {len(items)}")
 
 
 def _say_waiting(holder: str) -> None:
     print(f"waiting: process {holder} runs a batch in {executed()}; this one goes on after it", flush=True)
 
 
-def _settle(item: Item) -> None:
-    """Remove what would mislead the engine: a sheet without its runs, a report with other parameters, an old end."""
-    item.log.with_suffix(".json").unlink(missing_ok=True)
-    if not item.sheet.is_file():
-        return
-    try:
-        made_with = json.loads(item.sheet.read_text())["metadata"]["papermill"]["parameters"]
-    except (ValueError, KeyError):
-        made_with = None
-    if not item.finished or (not item.runs and made_with != item.parameters):
-        item.sheet.unlink()
+def status(items: list[Item]) -> int:
+    """0 where all items are finished; 75 (EX_TEMPFAIL) where some are left that can go on and none failed; else 1."""
+    if all(item.finished for item in items):
+        return 0
+    ends = {item.outcome.end for item in items if item.outcome}
+    return os.EX_TEMPFAIL if "left" in ends and "failed" not in ends else 1
 
 
 class Progress:
     """Prints one line for each item that ends while the engine is at work."""
 
     def __init__(self, items: list[Item]):
-        self.items, self.told = items, set()
-        print(f"{len(items)} items, {sum(i.finished for i in items)} of them done before", flush=True)
+        self.total = len(items)
+        self.waiting = {item.name: item for item in items if not item.finished}
+        print(f"{self.total} items, {self.total - len(self.waiting)} of them done before", flush=True)
 
     def show(self) -> None:
-        for item in [i for i in self.items if i.name not in self.told and i.outcome]:
-            self.told.add(item.name)
-            end, ended = item.outcome, sum(bool(i.finished or i.outcome) for i in self.items)
-            word = "failed" if end["failed"] else "done"
-            print(f"[{ended}/{len(self.items)}] {word} {item.name} ({end['seconds']:.0f} s)", flush=True)
+        """One look at the folder of logs, however many items there are."""
+        for file in os.scandir(logs()):
+            item = self.waiting.get(file.name.removesuffix(".json"))
+            if item is not None and file.name.endswith(".json") and (outcome := item.outcome):
+                del self.waiting[item.name]
+                ended = f"[{self.total - len(self.waiting)}/{self.total}]"
+                print(f"{ended} {outcome.end} {item.name} ({outcome.seconds:.0f} s)", flush=True)
 
 
 def summary(file: str | Path, plan: Path, work: list[Item], reports: list[Item], seconds: float) -> str:
     """What was done, failed (with its log and how to repeat it alone) and left; the runs' table; what to open."""
-    items = [*work, *reports]
-    failed = [i for i in items if i.outcome.get("failed")]
-    done = [i for i in items if i.finished and i not in failed]
-    lines = []
-    for item in failed:
-        lines += [f"failed  {item.name}: {item.outcome['failed']}", f"  log     {item.log}"]
-        lines += [f"  repeat  {sys.executable} -m adlib.batch.notebook {plan} {item.name}"]
-    left = [i for i in items if i not in failed and not i.finished]
-    lines += [f"left    {i.name}" for i in left]
+    failed, done, left = [], [], []
+    for item in [*work, *reports]:
+        if item.outcome and item.outcome.end == "failed":
+            failed.append(item)
+        elif item.finished:
+            done.append(item)
+        else:
+            left.append(item)
+    lines = [line for item in failed for line in _failed_lines(item, plan)]
+    lines += [_left_line(item) for item in left]
     lines += ["", *_table(work)]
-    lines += [f"open    {i.sheet}" for i in reports if i.finished]
-    if any(i.finished for i in work):
+    lines += [f"open    {item.sheet}" for item in done if not item.runs]
+    if any(item.runs for item in done):
         lines.append(f"        {executed() / 'runs'}/ (a sheet for each run)")
-    if left and not failed:
+    if not failed and any(item.outcome is None for item in left):
         lines.append(f"why     {engine.engine_log(plan)}, unless you stopped it")
+    again = "; the same command goes on from here" if failed or left else ""
     counts = f"{len(done)} done, {len(failed)} failed, {len(left)} left"
-    again = "; the same command goes on from here" if failed + left else ""
-    lines.append(f"{file}: {counts} of {len(items)} in {seconds / 60:.1f} min{again}")
+    lines.append(f"{file}: {counts} of {len(done + failed + left)} in {seconds / 60:.1f} min{again}")
     return "\n".join(lines)
 
 
-def _table(work: list[Item]) -> list[str]:
-    from adlib import runs
-    from adlib.reports import tables
+def _failed_lines(item: Item, plan: Path) -> list[str]:
+    repeat = shlex.join([sys.executable, "-m", "adlib.batch.notebook", str(plan), item.name])
+    return [f"failed  {item.name}: {item.outcome.reason}", f"  log     {item.log}", f"  repeat  {repeat}"]
 
-    found = [runs.load(r) for i in work for r in i.runs if (Path(r) / "run.json").is_file()]
-    return [tables.to_markdown(tables.summary(runs.Runs(found)))] if found else []
+
+def _left_line(item: Item) -> str:
+    return f"left    {item.name}: {item.outcome.reason}" if item.outcome else f"left    {item.name}"
+
+
+def _table(work: list[Item]) -> list[str]:
+    """The finished runs' numbers as Markdown, [] where there are none."""
+    folders = [Path(run) for item in work for run in item.runs]
+    finished = [runs.load(folder) for folder in folders if (folder / "run.json").is_file()]
+    return [tables.to_markdown(tables.summary(runs.Runs(finished)))] if finished else []

@@ -9,9 +9,14 @@ import tempfile
 from pathlib import Path
 
 from adlib import data, figures, runs
+from adlib.batch.file import expand
+from adlib.batch.item import Item
 from adlib.common import paths
 from adlib.common.errors import UserError
+from adlib.common.files import written_whole
 from adlib.common.paths import PROJECT
+from adlib.data.inspection import describe
+from adlib.data.inspection.verify import verify
 from adlib.reports import tables
 
 KEPT = ("run.json", "scores.csv", "history.csv", "replicates.npz")  # all but the weights and the maps
@@ -28,32 +33,34 @@ def collect(batch: str | Path = BATCH, reference: Path | None = None) -> Path:
     Runs that the batch does not name stay out; a batch of reports only adds them. Raises UserError for a run that is
     missing or stale, or a file that is too large to commit.
     """
-    from adlib.batch import expand
-
     work, reports = expand(batch)
     reference = reference or PROJECT / "results" / "reference"
     if work:
-        found = [runs.load(path) for item in work for path in item.runs]
-        _copy_runs(found, reference)
+        finished = [runs.load(path) for item in work for path in item.runs]
+        _copy_runs(finished, reference)
         shutil.rmtree(reference / "notebooks" / "runs", ignore_errors=True)
         data_reports(reference / "data")
         summarise(reference)
-        _picture(runs.Runs(found), reference / "readme")
-    for folder, items in (("notebooks", reports), ("notebooks/runs", work)):
-        (reference / folder).mkdir(parents=True, exist_ok=True)
-        for item in items:
-            _copy(item.sheet, reference / folder / item.sheet.name)
+        _picture(finished, reference / "readme")
+    _copy_sheets(reports, reference / "notebooks")
+    _copy_sheets(work, reference / "notebooks" / "runs")
     return reference
 
 
-def _copy_runs(found: list[runs.Run], reference: Path) -> None:
-    stale = [run.path for run in found if run.stale]
+def _copy_sheets(items: list[Item], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in items:
+        _copy(item.sheet, folder / item.sheet.name)
+
+
+def _copy_runs(finished: list[runs.Run], reference: Path) -> None:
+    stale = [run.path for run in finished if run.stale]
     if stale:
         raise UserError(
             f"run {stale[0]} and {len(stale) - 1} more were made by older code; delete them and run the batch"
         )
     shutil.rmtree(reference / "runs", ignore_errors=True)
-    for run in found:
+    for run in finished:
         target = reference / "runs" / run.path.relative_to(paths.results_root() / "runs")
         target.mkdir(parents=True)
         for name in KEPT:
@@ -73,32 +80,36 @@ def _copy(path: Path, target: Path) -> None:
 
 def data_reports(folder: Path) -> None:
     """What verify and describe say of every data set that is here, and of a copy of MTD with three faults put in."""
-    from adlib.data.inspection import describe
-    from adlib.data.inspection.verify import verify
-
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in describe.available():
-        place, report = data.DATASETS[name].place(), str(verify(name, progress=False))
+        place = data.DATASETS[name].place()
         text = describe.text(describe.describe(name)).replace(str(place), name)
-        (folder / f"{name}.md").write_text(
-            f"`python -m adlib data verify {name}`\n\n{report.replace(str(place), name)}\n\n"
-            f"`python -m adlib data describe {name}`\n\n{text}\n"
-        )
+        said = f"{_verified(name, place)}\n`python -m adlib data describe {name}`\n\n{text}\n"
+        (folder / f"{name}.md").write_text(said, encoding="utf-8")
     textures = paths.data_root() / "dtd"
     if textures.is_dir():
-        report = str(verify("dtd", progress=False)).replace(str(textures), "dtd")
-        (folder / "dtd.md").write_text(f"`python -m adlib data verify dtd`\n\n{report}\n")
+        (folder / "dtd.md").write_text(_verified("dtd", textures), encoding="utf-8")
     tiles = data.DATASETS["mtd"].place()
     if tiles.is_dir():
-        with tempfile.TemporaryDirectory() as scratch:
-            said = with_faults(tiles, Path(scratch) / "mtd")
-            report = str(verify("mtd", Path(scratch) / "mtd", progress=False)).replace(scratch + "/", "")
-        done = "\n".join(f"- {line}" for line in said)
-        (folder / "mtd_with_faults.md").write_text(
-            f"A copy of MTD, changed by hand:\n\n{done}\n\n"
-            f"and what `python -m adlib data verify mtd` says of it:\n\n{report}\n"
-        )
+        (folder / "mtd_with_faults.md").write_text(_verified_with_faults(tiles), encoding="utf-8")
+
+
+def _verified(name: str, place: Path) -> str:
+    """The command and what it says, without the folders of this machine."""
+    said = str(verify(name, progress=False)).replace(str(place), name)
+    return f"`python -m adlib data verify {name}`\n\n{said}\n"
+
+
+def _verified_with_faults(tiles: Path) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        changes = with_faults(tiles, Path(scratch) / "mtd")
+        said = str(verify("mtd", Path(scratch) / "mtd", progress=False)).replace(scratch + "/", "")
+    listed = "\n".join(f"- {change}" for change in changes)
+    return (
+        f"A copy of MTD, changed by hand:\n\n{listed}\n\n"
+        f"and what `python -m adlib data verify mtd` says of it:\n\n{said}\n"
+    )
 
 
 def with_faults(tiles: Path, copy: Path) -> list[str]:
@@ -129,31 +140,31 @@ def with_faults(tiles: Path, copy: Path) -> list[str]:
 
 def summarise(reference: Path) -> None:
     """Tables of all copied runs, as Markdown, LaTeX and CSV, and the README's table between its marks."""
-    found = runs.find(reference / "runs")
+    copies = runs.find(reference / "runs")
     (reference / "tables").mkdir(parents=True, exist_ok=True)
-    tables.save(tables.summary(found), reference / "tables" / "summary")
-    (reference / "tables" / "readme.md").write_text(readme_table(found) + "\n")
-    _insert(PROJECT / "README.md", readme_table(found))
+    tables.save(tables.summary(copies), reference / "tables" / "summary")
+    text = readme_table(copies)
+    (reference / "tables" / "readme.md").write_text(text + "\n", encoding="utf-8")
+    _insert(PROJECT / "README.md", text)
 
 
-def readme_table(found: runs.Runs) -> str:
+def readme_table(copies: runs.Runs) -> str:
     """Markdown: the headline metrics per data set, category and setting."""
-    table = tables.printed(tables.summary(found, HEADLINE))
+    table = tables.printed(tables.summary(copies, HEADLINE))
     return table.to_markdown(index=False, disable_numparse=True)
 
 
 def _insert(readme: Path, text: str) -> None:
-    before, _, rest = readme.read_text().partition(BEGIN)
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    with written_whole(readme) as scratch:
+        scratch.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
-def _picture(found: runs.Runs, stem: Path) -> None:
-    """Heat maps of the first seed's run that PICTURE names, if it was run."""
-    keys = ("method", "dataset", "category")
-    chosen = [run for run in found if tuple(run.record[k] for k in keys) == PICTURE]
-    if chosen:
-        from adlib.figures import maps as figures_maps
-
-        figures.save(figures_maps.anomaly_maps(chosen[0], per_label=3), stem)
-        stem.with_suffix(".pdf").unlink()  # a page shows the PNG
+def _picture(finished: list[runs.Run], stem: Path) -> None:
+    """Anomaly maps of the first seed's run that PICTURE names, if it was run."""
+    for run in finished:
+        if (run.record["method"], run.record["dataset"], run.record["category"]) == PICTURE:
+            figures.save(figures.anomaly_maps(run, per_label=3), stem)
+            stem.with_suffix(".pdf").unlink()  # a page shows the PNG
+            return

@@ -1,50 +1,54 @@
-"""A batch file -> work items and report items, which Snakemake executes as notebooks.
+"""A batch file, a YAML list of entries -> work items and report items.
 
 A work item is `notebooks/run.ipynb` with the parameters of one run (or of several short ones): it calls `reproduce`. A
-report item is a paper's notebook over finished runs. Targets of the engine are the executed notebooks, never files of a
-run folder: Snakemake deletes the outputs of a failed job, and a finished run must outlive a fault in its sheet. Whether
-a run is whole is decided by its folder alone (adlib.runs): the same command completes a batch stopped anywhere.
+report item is a paper's notebook over finished runs. What can be wrong with an entry stands in checks.py.
 """
 
-import ast
 import contextlib
-import difflib
 import functools
 import hashlib
-import itertools
-import json
-import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
-from adlib.batch.item import RESOURCES, Item
-from adlib.batch.notebook import visible_gpus
-from adlib.common.errors import UserError
+from adlib import data, models, runs
+from adlib.batch import checks, gpus
+from adlib.batch.checks import Faults
+from adlib.batch.item import Item, check_name, shortened
+from adlib.common.errors import UserError, check_names
 from adlib.common.paths import PROJECT
 from adlib.data.mixtures import slug
+from adlib.models.config import Config
 
-WORK_KEYS = ("method", "dataset", "categories", "seeds", "config", "grid", "device", "together")
-WORK_KEYS += ("seeds_per_item", "categories_per_item", "resources")
-SHEET = PROJECT / "notebooks" / "run.ipynb"
-REPORT_KEYS = ("notebook", "parameters", "name", "resources")
+Load = Callable[..., pd.DataFrame]  # adlib.data.load
+EMBEDDED = ("textures", ["brick"])  # pictures that are always there
 
 
-def expand(path: str | Path) -> tuple[list[Item], list[Item]]:
+def expand(path: str | Path, download: bool = True, local: bool = False) -> tuple[list[Item], list[Item]]:
     """The work items and report items of a batch file, checked: (work, reports). Nothing is executed.
 
-    Raises UserError, with the file and the entry's number, for an unknown key, method, data set, category, config field
-    or notebook, a misspelt notebook parameter, a notebook without a parameters cell, missing data or weights.
+    download: whether weights that are on no disk may be fetched, which a run's identity needs. local: whether the runs
+    are to be made on this machine, which then needs their devices. Each category is loaded once.
+    Raises UserError with one line for each entry at fault, with its number: an unknown key, method, data set, category,
+    config field, device or notebook parameter, a wrong value, missing data, weights or notebooks, a bad or double name.
     """
-    work, reports = {}, {}
-    for number, entry in enumerate(_read(Path(path)), 1):
-        with _named(f"{path}, entry {number}"):
-            for item in _report_item(entry, path) if "notebook" in entry else _work_items(entry):
-                known = reports if not item.runs else work
-                if known.setdefault(item.name, item) != item and not item.runs:
-                    raise UserError(f"two reports are called {item.name!r}; give this one another `name`")
-    return list(work.values()), list(reports.values())
+    entries = _read(Path(path))
+    load = functools.cache(data.load)
+    items: dict[str, Item] = {}
+    wrong = []
+    with contextlib.nullcontext() if download else checks.hub_offline():
+        for number, entry in enumerate(entries, 1):
+            try:
+                for item in _items(entry, Path(path).parent, load, local):
+                    _add(items, item)
+            except UserError as error:
+                wrong.append(f"{path}, entry {number}: {error}")
+    if wrong:
+        raise UserError("\n".join(wrong))
+    work = [item for item in items.values() if item.runs]
+    return work, [item for item in items.values() if not item.runs]
 
 
 def _read(path: Path) -> list[dict]:
@@ -54,148 +58,125 @@ def _read(path: Path) -> list[dict]:
         raise UserError(f"batch file {path} cannot be read ({error.strerror}); see batch/quick.yml") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"batch file {path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"batch file {path} must be a list of entries with `method` or `notebook`; see batch/quick.yml")
     return entries
 
 
-@contextlib.contextmanager
-def _named(where: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+def _add(items: dict[str, Item], item: Item) -> None:
+    """The same runs twice in a file are one item; a report's name belongs to one item."""
+    first = items.setdefault(item.name, item)
+    if first != item and not (first.runs and item.runs):
+        raise UserError(f"two items are called {item.name!r}; give this one another `name`")
 
 
-def _check_names(kind: str, names, valid) -> None:
-    for name in names:
-        if name not in valid:
-            near = difflib.get_close_matches(str(name), valid, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"unknown {kind} {name!r}; {hint}valid: {', '.join(valid)}")
+def _items(entry: dict, beside: Path, load: Load, local: bool) -> Iterator[Item]:
+    if "notebook" in entry:
+        yield _report_item(entry, beside)
+    else:
+        yield from _work_items(entry, load, local)
 
 
-def _check_type(entry: dict, key: str, kind: type | tuple, example: str) -> None:
-    if key in entry and not isinstance(entry[key], kind):
-        raise UserError(f"{key} is {entry[key]!r}, but must be {example}")
-
-
-def _resources(entry: dict, gpu: int = 0) -> dict:
-    _check_type(entry, "resources", dict, "a mapping, e.g. {gpu: 1, mem_mb: 8000}")
-    given = entry.get("resources", {})
-    _check_names("resource", given, RESOURCES)
-    for name, value in given.items():
-        if type(value) is not int or value < (0 if name == "gpu" else 1):
-            raise UserError(f"resource {name} is {value!r}, but must be a whole number (runtime: minutes)")
-    return RESOURCES | {"gpu": gpu} | given
-
-
-def _work_items(entry: dict) -> Iterator[Item]:
+def _work_items(entry: dict, load: Load, local: bool) -> Iterator[Item]:
     """One item per run, or per category or entry where `seeds_per_item` or `categories_per_item` is "all"."""
-    from adlib import runs
-
-    _check_names("key", entry, WORK_KEYS)
+    faults = Faults()
     for key in ("method", "dataset"):
         if key not in entry:
-            raise UserError(f"`{key}` is missing; an entry needs `method` and `dataset`, or `notebook`")
-    _check_type(entry, "categories", (list, str, type(None)), "a list, e.g. [bottle, screw], or absent for all")
-    _check_type(entry, "seeds", (list, int), "a list, e.g. [0, 1, 2]")
-    _check_type(entry, "config", (dict, type(None)), "a mapping of config fields, e.g. {epochs: 20}")
-    _check_type(entry, "device", str, "auto, cpu or cuda")
-    _check_type(entry, "together", bool, "true or false")
+            faults.note(f"`{key}` is missing; an entry needs `method` and `dataset`, or `notebook`")
+    entry = checks.sound(entry, checks.WORK, faults)
+    device = entry.get("device", "auto")
+    with faults.noted():
+        checks.check_device(device, local)
     for key in ("seeds_per_item", "categories_per_item"):
         if entry.get(key, 1) not in (1, "all"):
-            raise UserError(f"{key} is {entry[key]!r}, but must be 1 or all")
-    device, together = entry.get("device", "auto"), entry.get("together", False)
-    resources = _resources(entry, gpu=int(device != "cpu" and bool(visible_gpus())))
-    for config in _grid(entry):
-        plans = runs.plans(
-            entry["method"], entry["dataset"], entry.get("categories"), entry.get("seeds", [0]), config, together
-        )
+            faults.note(f"{key} is {entry[key]!r}, but must be 1 or all")
+    # a device with a number is the user's own choice, which reserving another one would spoil
+    resources = checks.resources(entry, int(device in ("auto", "cuda") and bool(gpus.visible())), faults)
+    planned = _plans(entry, load, faults)
+    faults.raise_all()
+    for change, plans in planned:
         for group in _grouped(plans, entry):
-            yield _work_item(group, config, {"device": device, "together": together}, resources)
+            yield _work_item(group, change, device, entry.get("together", False), resources)
 
 
-def _grid(entry: dict) -> Iterator[dict]:
-    """The entry's config, changed by every combination of its grid; a mapping changes several fields in one step."""
-    _check_type(entry, "grid", dict, "a mapping of config fields to lists, e.g. {noise_std: [0.01, 0.02]}")
-    grid = entry.get("grid", {})
-    for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise UserError(f"grid field {name!r} is {values!r}, but must be a list of the values to cross")
-    steps = [[v if isinstance(v, dict) else {name: v} for v in values] for name, values in grid.items()]
-    for changes in itertools.product(*steps):
-        yield functools.reduce(operator.or_, changes, entry.get("config") or {})
+def _plans(entry: dict, load: Load, faults: Faults) -> list[tuple[dict, list[runs.Plan]]]:
+    """For each combination of the grid the config as written and its runs; what is missing or wrong is noted."""
+    seeds, changes, categories = [0], checks.grid(entry, faults), []
+    with faults.noted():
+        checks.check_seeds(entry.get("seeds", [0]))
+        seeds = entry.get("seeds", [0])
+    if "dataset" in entry:
+        categories = checks.categories(entry, load, faults)
+    with faults.noted():
+        check_names("method", [entry["method"]] if "method" in entry else [], models.SYSTEMS)
+    if entry.get("method") not in models.SYSTEMS:
+        return []
+    dataset = entry.get("dataset")
+    if categories == []:  # what the config itself needs (weights, textures) can be asked for elsewhere
+        dataset, categories = EMBEDDED
+    together = entry.get("together", False)
+    plan = functools.partial(runs.plans, entry["method"], dataset, categories, seeds, together=together, load=load)
+    configs = checks.configs(entry["method"], changes, faults)
+    with checks.hub_offline() if faults.sentences else contextlib.nullcontext():  # no download for a wrong entry
+        return list(_planned(plan, configs, faults))
 
 
-def _grouped(plans: list, entry: dict) -> list[list]:
-    groups: dict[tuple, list] = {}
+def _planned(
+    plan: Callable[..., list[runs.Plan]], configs: list[tuple[dict, Config]], faults: Faults
+) -> Iterator[tuple[dict, list[runs.Plan]]]:
+    """The runs of each config. A network without weights is looked for once, not for each of a thousand configs."""
+    missing = set()
+    for change, config in configs:
+        network = getattr(config, "backbone", None)
+        if network in missing:
+            continue
+        try:
+            yield change, plan(config=config)
+        except UserError as error:
+            faults.note(error)
+            if network is not None and repr(network) in str(error):
+                missing.add(network)
+
+
+def _grouped(plans: list[runs.Plan], entry: dict) -> list[list[runs.Plan]]:
+    """The runs that share an item, in order."""
+    groups: dict[tuple, list[runs.Plan]] = {}
     for plan in plans:
-        one_category = entry.get("categories_per_item", 1) == 1
-        one_seed = entry.get("seeds_per_item", 1) == 1
-        groups.setdefault((plan.categories if one_category else 0, plan.seed if one_seed else 0), []).append(plan)
+        key = []
+        if entry.get("categories_per_item", 1) == 1:
+            key.append(plan.categories)
+        if entry.get("seeds_per_item", 1) == 1:
+            key.append(plan.seed)
+        groups.setdefault(tuple(key), []).append(plan)
     return list(groups.values())
 
 
-def _work_item(plans: list, config: dict, how: dict, resources: dict) -> Item:
-    categories = list(dict.fromkeys(c for p in plans for c in p.categories))
-    hashes = list(dict.fromkeys(p.hash for p in plans))
-    seeds = list(dict.fromkeys(p.seed for p in plans))
-    place = plans[0].category if len(hashes) == 1 else f"{len(hashes)}_categories"
-    identity = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
-    name = f"{plans[0].method}-{slug(plans[0].dataset)}-{slug(place)}-{identity}-s{'+'.join(map(str, seeds))}"
-    what = {"method": plans[0].method, "dataset": plans[0].dataset, "categories": categories, "seeds": seeds}
-    parameters = what | {"config": config} | how
-    return Item(name, str(PROJECT / "notebooks/run.ipynb"), parameters, resources, tuple(str(p.folder) for p in plans))
+def _work_item(plans: list[runs.Plan], config: dict, device: str, together: bool, resources: dict) -> Item:
+    first = plans[0]
+    categories = list(dict.fromkeys(category for plan in plans for category in plan.categories))
+    hashes = list(dict.fromkeys(plan.hash for plan in plans))
+    seeds = list(dict.fromkeys(plan.seed for plan in plans))
+    if len(hashes) == 1:
+        place, identity = first.category, hashes[0]
+    else:
+        place, identity = f"{len(hashes)}_categories", hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
+    name = f"{first.method}-{slug(first.dataset)}-{slug(place)}-{identity}-s{'+'.join(map(str, seeds))}"
+    parameters = {"method": first.method, "dataset": first.dataset, "categories": categories, "seeds": seeds}
+    parameters |= {"config": config, "device": device, "together": together}
+    folders = tuple(str(plan.folder) for plan in plans)
+    return Item(shortened(name), str(PROJECT / "notebooks" / "run.ipynb"), parameters, resources, folders)
 
 
-def _report_item(entry: dict, file: str | Path) -> Iterator[Item]:
-    _check_names("key", entry, REPORT_KEYS)
-    _check_type(entry, "notebook", str, "the name of a file in notebooks/, e.g. 03_simplenet")
-    _check_type(entry, "name", str, "a text")
-    _check_type(entry, "parameters", (dict, type(None)), "a mapping of the notebook's parameters")
-    notebook = _notebook(entry["notebook"], Path(file).parent)
+def _report_item(entry: dict, beside: Path) -> Item:
+    faults = Faults()
+    entry = checks.sound(entry, checks.REPORT, faults)
+    resources = checks.resources(entry, 0, faults)
     parameters = entry.get("parameters") or {}
-    _check_parameters(notebook, parameters)
-    name = entry.get("name", notebook.stem)
-    if not name or "/" in name:
-        raise UserError(f"name {name!r} must be a file name without a folder")
-    yield Item(name, str(notebook), parameters, _resources(entry))
-
-
-def _notebook(name: str, beside: Path) -> Path:
-    """notebooks/NAME.ipynb, or for one's own notebooks a path ending in .ipynb relative to the batch file."""
-    path = (beside / name).resolve() if name.endswith(".ipynb") else PROJECT / "notebooks" / f"{name}.ipynb"
-    if not path.is_file():
-        valid = sorted(p.stem for p in (PROJECT / "notebooks").glob("*.ipynb"))
-        near = difflib.get_close_matches(name, valid, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"notebook {path} does not exist; {hint}valid: {', '.join(valid)}, or a path to an .ipynb file")
-    return path
-
-
-def _check_parameters(notebook: Path, parameters: dict) -> None:
-    """papermill itself accepts misspelt names and notebooks without parameters, and then uses the defaults."""
-    import nbformat
-
-    try:
-        cells = nbformat.read(notebook, 4).cells
-        source = [c.source for c in cells if "parameters" in c.metadata.get("tags", [])]
-        # papermill's own reading of the cell stumbles over a ; or = in a comment
-        assigned = [node for node in ast.parse("\n".join(source)).body if isinstance(node, ast.Assign | ast.AnnAssign)]
-        valid = [(node.target if isinstance(node, ast.AnnAssign) else node.targets[0]).id for node in assigned]
-    except Exception as error:  # nbformat raises many kinds here
-        raise UserError(f"notebook {notebook} cannot be read ({error}); is it a Jupyter notebook?") from error
-    if not valid:
-        raise UserError(f"notebook {notebook} has no parameters; tag the cell that assigns them with `parameters`")
-    _check_names(f"parameter of {notebook.stem}", parameters, valid)
-    try:
-        json.dumps(parameters, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"parameters {parameters!r} must be numbers, texts, lists and mappings ({error})") from error
-
-
-def needs(report: Item, work: list[Item]) -> list[Item]:
-    """The work items whose sheets a report waits for: those of the method in its notebook's name, else all."""
-    named = [w for w in work if w.parameters["method"] in Path(report.notebook).stem]
-    return named or work
+    if "name" in entry:
+        with faults.noted():
+            check_name(entry["name"])
+    with faults.noted():
+        path = checks.notebook(entry.get("notebook", ""), beside)
+        checks.check_parameters(path, parameters, faults)
+    faults.raise_all()
+    return Item(entry.get("name", path.stem), str(path), parameters, resources)

@@ -1,18 +1,35 @@
-"""Executing one item's notebook by papermill, on a GPU of its own where it asks for one."""
+"""Executing one item's notebook by papermill: `python -m adlib.batch.notebook PLAN NAME`.
+
+PLAN is the file that the batch wrote (`engine.write_plan`), NAME an item in it. Exit status: 0 done; 1 failed; 2 bad
+input; 75 (EX_TEMPFAIL) left: the run reached its time budget or the process got SIGTERM, and the same command goes on;
+130 interrupted.
+
+Time budget: `ADLIB_MINUTES` (a number, minutes of each run; 0 or absent = none) reaches the notebook's process. A run
+that reaches it saves its checkpoint and raises `Unfinished`. In a job of a cluster that ends after `resources:
+{runtime: minutes}`, the budget is that time less 5 %, at least 2 minutes less (for starting and saving) but never less
+than half of it, shared by the runs that the item still has to make. ADLIB_MINUTES, where the user set it, wins.
+"""
 
 import contextlib
-import fcntl
 import json
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from adlib.batch.item import Item
-from adlib.common.files import locked
+from adlib.batch import gpus
+from adlib.batch.item import Item, Outcome
+from adlib.common.errors import UserError, check_names
+from adlib.common.files import locked, written_whole
 from adlib.common.paths import PROJECT
+
+STATUS = {"done": 0, "failed": 1, "left": os.EX_TEMPFAIL}
+SOCKETS = "adlib-kernel-"  # a folder of sockets is called so, followed by the process id of its owner
+SHORT = Path("/tmp")  # a socket's path may have 107 bytes, so not where TMPDIR says
 
 
 def execute_item(item: Item) -> None:
@@ -20,19 +37,17 @@ def execute_item(item: Item) -> None:
 
     Two processes on the same item take turns: a batch that was killed may leave one behind that is still at work.
     """
-    import nbformat
+    import nbformat  # with papermill a second of imports, which a batch's own process never needs
     import papermill
     from traitlets.config import Config
 
-    for folder in (item.log.parent, item.sheet.parent):
-        folder.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = str(item.resources["threads"])  # the same numbers whatever else runs beside it
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one of the user's folder
     os.environ.pop("JUPYTER_PATH", None)
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # huggingface_hub wants widgets that no page here shows
-    with locked(item.log.with_suffix(".lock")), _own_gpu(item), tempfile.TemporaryDirectory(dir="/tmp") as sockets:
+    with locked(item.log.with_name(f"{item.name}.lock")), gpus.reserved(item.resources["gpu"]), _sockets() as folder:
         # Ports are chosen before they are bound and may collide; socket files cannot, each run in a folder of its own.
-        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}})
+        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/k"}})
         done = papermill.execute_notebook(
             item.notebook,
             str(item.log),
@@ -45,66 +60,105 @@ def execute_item(item: Item) -> None:
             config=config,
         )
     done.metadata.papermill.update(input_path=Path(item.notebook).name, output_path=item.sheet.name)
-    scratch = item.sheet.with_name(f".{item.name}.{os.getpid()}")
-    nbformat.write(done, scratch)
-    os.replace(scratch, item.sheet)
-
-
-def visible_gpus() -> list[str]:
-    """Names for CUDA_VISIBLE_DEVICES, found without importing torch; empty where there is no NVIDIA device."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name for name in chosen.split(",") if name and name != "-1"]
-    return [str(i) for i, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    with written_whole(item.sheet) as scratch, scratch.open("w", encoding="utf-8") as file:
+        nbformat.write(done, file)
 
 
 @contextlib.contextmanager
-def _own_gpu(item: Item) -> Iterator[None]:
-    """Reserve a free GPU of this machine for an item that asks for one; SLURM does that by itself."""
-    names = visible_gpus()
-    if not item.resources["gpu"] or not names or "SLURM_JOB_ID" in os.environ:
-        yield
-        return
-    with contextlib.ExitStack() as stack:
-        while True:
-            for name in names:
-                file = stack.enter_context((Path(tempfile.gettempdir()) / f"adlib-gpu-{name}-{os.getuid()}").open("w"))
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.environ["CUDA_VISIBLE_DEVICES"] = name
-                    yield
-                    return
-                file.close()
-            time.sleep(1)
+def _sockets() -> Iterator[Path]:
+    """A folder for a kernel's sockets; those whose owner was killed are removed."""
+    import psutil
+
+    for folder in SHORT.glob(f"{SOCKETS}*-*"):
+        owner = folder.name.removeprefix(SOCKETS).split("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)  # another user's stays
+    with tempfile.TemporaryDirectory(prefix=f"{SOCKETS}{os.getpid()}-", dir=SHORT) as folder:
+        yield Path(folder)
 
 
 def work(plan: str | Path, name: str) -> int:
-    """Execute one item of a plan file; its end is written beside its log. Returns the exit status."""
-    found = json.loads(Path(plan).read_text())
-    for variable, value in found["roots"].items():
+    """Execute one item of a plan file; its end is written beside its log. Returns the exit status, see above.
+
+    Raises UserError for a plan file that is missing or broken, or an item that is not in it.
+    """
+    found = _read_plan(Path(plan))
+    for variable, value in found["environment"].items():
         os.environ.setdefault(variable, value)
-    if name not in found["items"]:
-        print(f"adlib: unknown item {name!r} of {plan}; valid: {', '.join(found['items'])}", file=sys.stderr)
-        return 2
-    fields = {k: found["items"][name][k] for k in ("name", "notebook", "parameters", "resources", "runs")}
-    item = Item(**fields | {"runs": tuple(fields["runs"])})
-    start, failed = time.monotonic(), None
+    check_names(f"item of {plan}", [name], found["items"])
+    item = Item.from_json(found["items"][name])
+    if found["cluster"]:
+        os.environ.setdefault("ADLIB_MINUTES", f"{budget(item):g}")
+    start, outcome = time.monotonic(), ("done", None)
+    with _sigterm_to_the_kernel() as terminated:
+        try:
+            execute_item(item)
+        except KeyboardInterrupt:
+            return 130
+        except Exception as error:
+            outcome = _end(error, bool(terminated))
+            print(outcome[1], file=sys.stderr)
+    item.set_outcome(Outcome(*outcome, round(time.monotonic() - start, 1)))
+    return STATUS[outcome[0]]
+
+
+def _read_plan(path: Path) -> dict:
     try:
-        execute_item(item)
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        # papermill's own error carries the notebook's exception
-        kind = getattr(error, "ename", type(error).__name__)
-        failed = f"{kind}: {getattr(error, 'evalue', error)}".splitlines()[0]
-        print(failed, file=sys.stderr)
-    end = {"failed": failed, "seconds": round(time.monotonic() - start, 1)}
-    item.log.parent.mkdir(parents=True, exist_ok=True)
-    scratch = item.log.with_suffix(".tmp")
-    scratch.write_text(json.dumps(end) + "\n")
-    os.replace(scratch, item.log.with_suffix(".json"))  # the batch reads it while it is written
-    return int(failed is not None)
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"plan file {path} cannot be read ({error}); `python -m adlib batch FILE` writes it") from error
+
+
+def budget(item: Item) -> float:
+    """Minutes that each unfinished run of an item may take in a job that ends after its `runtime`."""
+    runtime = item.resources["runtime"]
+    usable = max(runtime - max(0.05 * runtime, 2), runtime / 2)
+    unfinished = [run for run in item.runs if not (Path(run) / "run.json").is_file()]
+    return usable / max(len(unfinished), 1)
+
+
+def _end(error: Exception, terminated: bool) -> tuple[str, str]:
+    """("failed" or "left", sentence) for what an execution raised; papermill's error carries the notebook's."""
+    kind = getattr(error, "ename", type(error).__name__)
+    sentence = str(getattr(error, "evalue", error)).partition("\n")[0]
+    if kind == "Unfinished":
+        return "left", sentence
+    if kind == "KeyboardInterrupt" or terminated:
+        return "left", "stopped by a signal; the same command goes on"
+    return "failed", f"{kind}: {sentence}"
+
+
+@contextlib.contextmanager
+def _sigterm_to_the_kernel() -> Iterator[list[int]]:
+    """Inside, SIGTERM goes on to the kernel, whose run then saves and ends; before it has one, it is a Ctrl-C.
+
+    Yields a list that is empty as long as no SIGTERM came. Only the main thread may set handlers.
+    """
+    import psutil
+
+    received: list[int] = []
+
+    def forward(number, _frame):
+        received.append(number)
+        children = psutil.Process().children()
+        if not children:
+            raise KeyboardInterrupt
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
-    sys.exit(work(*sys.argv[1:3]))
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m adlib.batch.notebook PLAN NAME")
+    try:
+        sys.exit(work(*sys.argv[1:]))
+    except UserError as problem:
+        print(f"adlib: {problem}", file=sys.stderr)
+        sys.exit(2)

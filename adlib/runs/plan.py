@@ -60,12 +60,15 @@ class Plan:
         return f"{self.method} {self.dataset}/{self.category} seed {self.seed}"
 
 
-def plans(method, dataset, categories=None, seeds=(0,), config=None, together=False) -> list[Plan]:
-    """The runs that `reproduce` would train or load, in order. Raises UserError for any wrong name or value."""
+def plans(method, dataset, categories=None, seeds=(0,), config=None, together=False, load=data.load) -> list[Plan]:
+    """The runs that `reproduce` would train or load, in order. Raises UserError for any wrong name or value.
+
+    load: gives a category's sample table; a batch hands in one that remembers, so that each is loaded once.
+    """
     detector_class, config_class = models.get(method)
     config = config if isinstance(config, config_class) else config_class.from_dict(config)
     seeds = _seeds(seeds)
-    tables = _tables(dataset, categories)
+    tables = _tables(dataset, categories, load)
     dataset = next(iter(tables.values())).attrs["dataset"]  # one name for all spellings of a mixture
     groups = [tuple(tables)] if together else [(category,) for category in tables]
     try:
@@ -90,14 +93,14 @@ def _seeds(seeds) -> list[int]:
     return seeds
 
 
-def _tables(dataset: str, categories) -> dict[str, pd.DataFrame]:
+def _tables(dataset: str, categories, load) -> dict[str, pd.DataFrame]:
     """{category: sample table} of the named categories, default all; in the data set's own spelling."""
     if isinstance(categories, str):
         categories = [categories]
     if not categories:
         # the user's own pictures may come without a level of categories
-        categories = data.categories(dataset) or [data.load(dataset).attrs["category"]]
-    loaded = [data.load(dataset, category) for category in categories]
+        categories = data.categories(dataset) or [load(dataset).attrs["category"]]
+    loaded = [load(dataset, category) for category in categories]
     tables = {table.attrs["category"]: table for table in loaded}
     if len(tables) < len(loaded):
         raise UserError(f"categories {list(categories)!r} names one of them twice; a run counts once")
