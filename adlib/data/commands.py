@@ -7,11 +7,12 @@ from adlib import data
 
 def run(args: argparse.Namespace) -> int:
     """0 done, 1 faults found; UserError (status 2) for bad input."""
-    return {"list": _list, "verify": _verify, "download": _download, "describe": _describe}[args.action](args)
+    actions = {"list": _list, "verify": _verify, "download": _download, "describe": _describe}
+    return actions[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
-    for name in data.datasets():
+    for name in sorted(data.CATALOGUE):
         print(f"{name:12s} {data.where(name)}")
     return 0
 

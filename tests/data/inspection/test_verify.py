@@ -11,9 +11,6 @@ from data_faults import CASES, EXCLUDED, FAULTS, LAYOUTS, Spot
 from adlib import data
 from adlib.batch.evidence import with_faults
 from adlib.common.errors import UserError
-from adlib.data import official
-from adlib.data.inspection import checks
-from adlib.data.inspection import verify as module
 from adlib.data.inspection.verify import verify
 
 
@@ -26,12 +23,7 @@ def originals(tmp_path_factory):
 @pytest.fixture
 def small_counts(monkeypatch):
     """The made data sets count as the official ones; a user's own has no official counts."""
-    for name, counts in made_layouts.COUNTS.items():
-        if name != "folder":
-            monkeypatch.setitem(official.COUNTS, name, counts)
-    for category in made_layouts.COUNTS["dagm"]:
-        monkeypatch.setitem(official.DAGM_DEFECTIVE_TRAIN, category, 1)
-    monkeypatch.setattr(module, "DTD_IMAGES", 3)
+    made_layouts.count_as_official(monkeypatch, *(name for name in LAYOUTS if name != "folder"))
 
 
 @pytest.fixture
@@ -41,7 +33,7 @@ def spot(layout, originals, small_counts, tmp_path) -> Spot:
     root = shutil.copytree(originals[name], tmp_path / name)
     if name == "dtd":
         files = sorted((root / "images" / "banded").iterdir())
-        return Spot(name, root, root / "images" / "banded", files[0], files[1])
+        return Spot(name, root / "images", root / "images" / "banded", files[0], files[1])
     category = next(iter(made_layouts.COUNTS[name]))
     table = data.load(name, category, root=root)
     train = [Path(p) for p in table.path[table.split == "train"]]
@@ -51,7 +43,7 @@ def spot(layout, originals, small_counts, tmp_path) -> Spot:
         # of a kind in which others have masks, too
         defects = defects[defects.groupby("defect")["mask"].transform("count") >= 2]
     defect, mask = defects.path.iloc[0], defects["mask"].iloc[0]
-    place = checks.rules(name).place(root, category)
+    place = data.CATALOGUE[name].folder(root, category)
     return Spot(name, root, place, train[0], train[1], good, Path(defect), Path(mask) if mask else None)
 
 
