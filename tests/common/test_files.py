@@ -19,9 +19,14 @@ def test_a_file_is_written_whole_and_its_folder_made(tmp_path):
 def test_an_error_leaves_the_former_file_and_nothing_else(tmp_path):
     target = tmp_path / "file.txt"
     target.write_text("former")
-    with pytest.raises(KeyboardInterrupt), written_whole(target) as scratch:
-        scratch.write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with written_whole(target) as scratch:
+            scratch.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert target.read_text() == "former"
     assert list(tmp_path.iterdir()) == [target]
 

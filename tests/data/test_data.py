@@ -85,7 +85,7 @@ def test_a_fingerprint_follows_content_and_split_and_not_the_place(root, tmp_pat
         (("mvtec_ad",), {}, r"has 15 categories; name one of bottle"),
         (("mvtec_ad", "cable"), {}, r"no image of mvtec_ad/cable found in .*`python -m adlib data download mvtec_ad"),
         (("mvtec_ad", "bottle"), {"split": "x"}, r"unknown mvtec_ad option 'split'; valid: none"),
-        (("mtd",), {}, r"data set mtd not found at .*mtd; fetch it with `.*download mtd --accept-licence`, .*ADLIB_DATA"),
+        (("mtd",), {}, r"mtd not found at .*mtd; fetch it with `.*download mtd --accept-licence`, .*ADLIB_DATA"),
         (("dtd", "banded"), {}, r"dtd is a source of textures, no data set to detect anomalies in; valid: btad, "),
         (("mtd",), {"root": "~nobody-here/mtd"}, r"root '~nobody-here/mtd' names the home of nobody"),
     ],
@@ -121,7 +121,7 @@ def test_a_spelling_that_fits_two_categories_is_refused(tmp_path):
     for name in ("a b", "a_b"):
         made_layouts.picture(tmp_path / name / "normal" / "1.png")
     assert [data.spelled("folder", name, tmp_path) for name in ("a b", "a_b")] == ["a b", "a_b"]
-    with pytest.raises(UserError, match="unknown folder category 'AB'; .*valid: a b, a_b"):
+    with pytest.raises(UserError, match=r"unknown folder category 'AB'; .*valid: a b, a_b"):
         data.spelled("folder", "AB", tmp_path)
 
 

@@ -29,6 +29,26 @@ COUNTS = {
 }
 DTD_CLASSES = ("banded", "cracked")
 EMPTY_MASK = "exp3_num_45042"  # one of the four tiles of MTD whose published mask is empty
+OWN = next(iter(COUNTS["folder"]))
+# One category of each layout, its folder of normal training images, and a kind of defect.
+LAYOUTS = {
+    "mvtec_ad": ("bottle", "bottle/train/good", "bottle/test/broken_large"),
+    "btad": ("01", "01/train/ok", "01/test/ko"),
+    "mtd": ("all", "MT_Free/Imgs", "MT_Uneven"),
+    "dagm": ("Class8", "Class8/Train", "Class8/Test"),
+    "folder": (OWN, f"{OWN}/normal", f"{OWN}/划痕"),
+}
+
+
+def counts(table) -> dict[str, int]:
+    """Images of a sample table, in the form of COUNTS."""
+    sizes = table.groupby(["split", "defect"]).size()
+    return {f"{split}/{defect}": int(n) for (split, defect), n in sizes.items()}
+
+
+def load(name: str, root: Path, **options):
+    """The table of the category that LAYOUTS names."""
+    return data.load(name, LAYOUTS[name][0], root=root, **options)
 
 
 def make(name: str, root: str | Path, **options) -> Path:
