@@ -148,8 +148,8 @@ def test_the_inner_folder_of_the_archive_is_found(originals, small_counts, tmp_p
 @pytest.mark.parametrize(
     ("dataset", "categories", "sentence"),
     [
-        ("mvtec", None, r"unknown data set 'mvtec' \(did you mean 'mvtec_ad'"),
-        ("mvtec_ad", "botle", r"unknown category 'botle' .*did you mean 'bottle'"),
+        ("mvtec", None, r"unknown data set 'mvtec'; did you mean 'mvtec_ad'\?"),
+        ("mvtec_ad", "botle", r"unknown mvtec_ad category 'botle'; did you mean 'bottle'"),
         ("mvtec_ad", "cable", r"no category of mvtec_ad \(cable\) found in"),
         ("btad", None, r"data set btad not found at .*btad; fetch it with"),
         ("dagm", None, r"dagm is a file; expected a folder"),
@@ -166,10 +166,15 @@ def test_bad_input_is_one_sentence(dataset, categories, sentence, originals, tmp
         verify(dataset, categories=categories)
 
 
-@pytest.mark.parametrize("category", ["bottle", "screw"])
-def test_real_mvtec_is_clean(shared, category):
-    report = verify("mvtec_ad", shared / "data" / "mvtec_ad", category, progress=False)
+@pytest.mark.parametrize(("category", "sides"), [("bottle", (256, 900)), ("screw", (384, 1024))])
+def test_real_mvtec_is_clean_and_says_that_it_is_a_rescaled_copy(shared, category, sides):
+    """No fault means that counts and pairing are right; the pixels are not those of the original."""
+    report = verify("mvtec_ad", shared / "data" / "mvtec_ad", category.upper(), progress=False)
     assert report.faults == []
+    size, official = (f"{side}x{side}" for side in sides)
+    assert f"note: {category}: rescaled or cropped copy: {size} instead of the official {official}" in str(report)
+    last = f"rescaled or cropped copies ({category}): counts and pairing are verified, not the original pixels"
+    assert str(report).endswith(last)
 
 
 def test_a_subset_of_dagm_says_how_many_of_how_many(shared):
