@@ -136,7 +136,7 @@ def test_the_same_run_twice_in_a_file_is_one_item(write):
         ("- {method: simplenet, dataset: textures, categores: [brick]}", "did you mean 'categories'"),
         ("- {method: simplnet, dataset: textures}", "unknown method 'simplnet'; did you mean 'simplenet'"),
         ("- {method: simplenet, dataset: texture}", "unknown data set 'texture'"),
-        (f"- {{{BRICK.replace('[brick]', '[brik]')}}}", "unknown category 'brik'"),
+        (f"- {{{BRICK.replace('[brick]', '[brik]')}}}", "unknown textures category 'brik'"),
         (f"- {{{BRICK}}}\n- {{{BRICK.replace('epochs', 'epoch')}}}", "entry 2: unknown config field 'epoch'"),
         (f"- {{{BRICK}, seeds: [a]}}", "seeds ['a'] must be a list of integers"),
         (f"- {{{BRICK}, seeds: two}}", "seeds is 'two', but must be a list"),
