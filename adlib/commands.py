@@ -13,7 +13,7 @@ from pathlib import Path
 
 from adlib import models, options
 from adlib.common import paths
-from adlib.common.errors import UserError, check_names, unknown
+from adlib.common.errors import UserError, unknown
 
 WIDTH = 100  # columns of what is printed for people
 CALLS = 5  # per number of threads, when the faster one is chosen
@@ -26,9 +26,9 @@ def check_run_names(method: str, dataset: str | None = None, categories: list[st
     if dataset is not None:
         from adlib import data  # pandas, for which --help does not wait
 
-        valid = data.categories(dataset)
-        if valid:
-            check_names(f"category of {dataset}", categories or [], valid)
+        data.categories(dataset)  # raises for an unknown data set
+        for category in categories or []:
+            data.spelled(dataset, category)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,8 +21,8 @@ from adlib import commands, inference, models, options, runs
 from adlib.__main__ import main
 from adlib.common import paths
 from adlib.common.errors import UserError
+from adlib.data.dataset import Archive, Source
 from adlib.data.download import addresses
-from adlib.data.download.sources import Archive, Source
 from adlib.models import config
 from adlib.models.config import setting
 from adlib.reports import verdict
@@ -121,7 +121,7 @@ def test_help_takes_the_comment_beside_a_field_the_one_above_it_or_the_metadata(
     assert "--rate NUMBER share, 10 % of all; default 0.5" in shown
     assert "--told TOLD" not in shown
     assert "from the metadata; default 1" in shown
-    assert "passes over the normal training images; at least 0; default 100" in shown  # inherited
+    assert "passes over the normal training images; 0 = no training; at least 0; default 100" in shown  # inherited
 
 
 def test_options_are_values_of_the_fields_types():
@@ -343,10 +343,10 @@ def test_addresses_prints_a_line_each_and_fails_where_a_file_has_none_left(monke
 
         def source(name: str, *urls: str) -> Source:
             archive = Archive(f"{name}.zip", tuple(server.url(url) for url in urls))
-            return Source(name, (archive,), "", "", 1, "", "")
+            return Source((archive,), "", "", 1, "", "")
 
         made_sources = {"whole": source("whole", "/a.zip", "/b.zip"), "gone": source("gone", "/b.zip")}
-        monkeypatch.setattr(addresses, "SOURCES", made_sources)
+        monkeypatch.setattr(addresses, "sources", lambda: made_sources)
         assert main(["data", "addresses"]) == 1
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].split() == ["whole/whole.zip", "answers,", "0.0", "MB:", server.url("/a.zip")]

@@ -69,7 +69,7 @@ def test_unknown_category(data, capsys):
 
 def test_unknown_method_and_data_set(data, capsys):
     assert "valid:" in refused(capsys, "run", "simplenot", "folder")
-    assert "valid are" in refused(capsys, "run", "simplenet", "foldr")
+    assert "valid: " in refused(capsys, "run", "simplenet", "foldr")
 
 
 def test_misspelt_config_field(data, capsys):

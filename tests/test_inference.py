@@ -25,11 +25,11 @@ def world(tmp_path_factory):
 
 
 def test_saved_loaded_predicted_gives_the_same_scores(world):
-    """scores.csv was written from cached features in batches; a loaded model on single files agrees to 1e-6."""
+    """scores.csv was written from cached features in batches; a loaded model on single files agrees to 5e-6."""
     run, table = world
     found = adlib.load(run.path).predict(list(table.path), device="cpu")
     scale = np.abs(run.scores.score).max()
-    np.testing.assert_allclose(found.score, run.scores.score, atol=1e-6 * max(1, scale), rtol=0)
+    np.testing.assert_allclose(found.score, run.scores.score, atol=5e-6 * max(1, scale), rtol=0)
     assert found.decision.tolist() == run.scores.decision.tolist()
 
 

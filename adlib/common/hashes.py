@@ -1,16 +1,16 @@
 """Content hashes of files, remembered between loads, so that a data set is read once and not at every start."""
 
+import contextlib
 import hashlib
 import json
-import os
 import time
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from stat import S_ISREG
 
 from adlib.common.errors import UserError
+from adlib.common.files import written_whole
 from adlib.common.paths import cache_root
 
 
@@ -65,18 +65,6 @@ def _read(store: Path) -> dict[str, list]:
 
 def _write(store: Path, new: dict[str, list]) -> None:
     """Merge with what another process may have stored meanwhile, then replace in one step."""
-    temporary = store.with_name(f".{store.name}.{uuid.uuid4().hex}")
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(_read(store) | new, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, store)
-    except OSError:
-        # The store only saves time, so a read-only or full cache is no error. It may even be too full to leave a file.
-        _remove(temporary)
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
+    # The store only saves time, so a cache that is read-only or full is no error.
+    with contextlib.suppress(OSError), written_whole(store) as scratch:
+        scratch.write_text(json.dumps(_read(store) | new, ensure_ascii=False), encoding="utf-8")

@@ -7,13 +7,12 @@ from adlib import data
 
 def run(args: argparse.Namespace) -> int:
     """0 done, 1 faults found; UserError (status 2) for bad input."""
-    return {"list": _list, "verify": _verify, "download": _download, "describe": _describe, "addresses": _addresses}[
-        args.action
-    ](args)
+    actions = {"list": _list, "verify": _verify, "download": _download, "describe": _describe, "addresses": _addresses}
+    return actions[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
-    for name in data.datasets():
+    for name in sorted(data.CATALOGUE):
         print(f"{name:12s} {data.where(name)}")
     return 0
 
@@ -41,11 +40,11 @@ def _describe(args: argparse.Namespace) -> int:
 
 
 def _addresses(args: argparse.Namespace) -> int:
-    from adlib.data.download.addresses import answers
+    from adlib.data.download import addresses
 
     alive = set()
     names = set()
-    for name, url, answer in answers():
+    for name, url, answer in addresses.answers(addresses.sources()):
         names.add(name)
         if answer.startswith("answers"):
             alive.add(name)

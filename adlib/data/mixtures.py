@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from adlib.common.errors import UserError
+from adlib.data.names import spelled
 
 EXAMPLE = '"mvtec_ad:screw,bottle + mtd"'
 
@@ -35,17 +36,17 @@ def options(text: object) -> tuple[object, dict[str, str | int]]:
     if not isinstance(text, str) or "?" not in text:
         return text, {}
     name, _, written = text.partition("?")
-    found = {}
+    chosen = {}
     for one in written.split("&"):
         key, equals, value = (piece.strip() for piece in one.partition("="))
         if not key or not equals or not value:
             raise UserError(f"option {one!r} of data set {text!r} is no name=value; valid is mtd?split=seeded")
-        if key in found:
+        if key in chosen:
             raise UserError(f"option {key} of data set {text!r} comes twice; name it once")
         if key == "split_seed" and not value.isdecimal():
             raise UserError(f"split_seed {value!r} of data set {text!r} is no whole number from 0; 0 is usual")
-        found[key] = int(value) if value.isdecimal() else value
-    return name.strip(), found
+        chosen[key] = int(value) if value.isdecimal() else value
+    return name.strip(), chosen
 
 
 def parse(text: str, known: Callable[[str], list[str]]) -> Mixture:
@@ -54,32 +55,28 @@ def parse(text: str, known: Callable[[str], list[str]]) -> Mixture:
     UserError: an empty part, an unknown data set or category, a category named twice, a data set under two options (its
     splits would share pictures).
     """
-    found: dict[str, list[str]] = {}
+    taken: dict[str, list[str]] = {}
     written: dict[object, str] = {}
     for part in text.split("+"):
         dataset, colon, chosen = (piece.strip() for piece in part.partition(":"))
-        names = [name.strip() for name in chosen.split(",")] if colon else None
-        if not dataset or (names is not None and not all(names)):
+        listed = [name.strip() for name in chosen.split(",")] if colon else None
+        if not dataset or (listed is not None and not all(listed)):
             raise UserError(f"part {part.strip()!r} of mixture {text!r} names nothing; a valid mixture is {EXAMPLE}")
         first = written.setdefault(options(dataset)[0], dataset)
         if first != dataset:
             raise UserError(f"mixture {text!r} names {first} and {dataset}; a data set has one split in a mixture")
-        for category in _checked(text, dataset, names, known(dataset)):
-            if category in found.setdefault(dataset, []):
+        for category in _checked(dataset, listed, known(dataset)):
+            if category in taken.setdefault(dataset, []):
                 raise UserError(f"mixture {text!r} names {dataset}:{category} twice; a category counts once")
-            found[dataset].append(category)
-    parts = {f"{dataset}:{c}": (dataset, c) for dataset, names in found.items() for c in names}
-    return Mixture(" + ".join(f"{dataset}:{','.join(names)}" for dataset, names in found.items()), parts)
+            taken[dataset].append(category)
+    parts = {f"{dataset}:{c}": (dataset, c) for dataset, names in taken.items() for c in names}
+    return Mixture(" + ".join(f"{dataset}:{','.join(names)}" for dataset, names in taken.items()), parts)
 
 
-def _checked(text: str, dataset: str, names: list[str] | None, valid: list[str]) -> list[str]:
-    # A data set without categories of its own is one category, of any name: that of the user's own pictures.
-    names = names or valid or [dataset]
-    unknown = [name for name in names if valid and name not in valid]
-    if unknown:
-        listed = ", ".join(valid)
-        raise UserError(f"mixture {text!r}: unknown category {unknown[0]!r} of {dataset}; valid are {listed}")
-    return names
+def _checked(dataset: str, chosen: list[str] | None, valid: list[str]) -> list[str]:
+    if not valid:  # one category, of any name: that of the user's own pictures
+        return chosen or [dataset]
+    return [spelled(f"{dataset} category", name, valid) for name in chosen or valid]
 
 
 def slug(text: str) -> str:

@@ -1,9 +1,7 @@
-"""What every data set is made of: samples, their table, and helpers for listing, splitting and pairing files."""
+"""Samples, their table, and helpers of layouts: listing, splitting and pairing files."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,38 +12,21 @@ from adlib.common.hashes import content_hashes
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"}
 SILENT_ENDINGS = {".txt", ".md", ".json", ".db", ".html", ".pdf", ""}  # licences and read-mes: no note worth
-# set while `verify` lists samples: it looks at every file itself, so a layout opens none and refuses none
-VERIFYING: ContextVar[bool] = ContextVar("verifying", default=False)
 
 
 class Sample(NamedTuple):
-    """One image. label: 0 normal, 1 anomalous; mask: None where there is none (always for normal images)."""
+    """One image. label: 0 normal, 1 anomalous; mask: None where there is none (always for normal images).
+
+    reserved: a training image that the data set itself sets apart for the threshold, because it shares something with
+    others of its kind (pixels, an object) and nothing with the rest of the training images. See `adlib.data.holdback`.
+    """
 
     path: Path
     split: str
     label: int = 0
     defect: str = "good"
     mask: Path | None = None
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A data set is one function, `samples(root, category, **options) -> (samples, notes)`, and facts about it."""
-
-    samples: Callable[..., tuple[list[Sample], list[str]]]
-    categories: Callable[[Path], list[str]]  # valid names, given the root; none: the root itself is one
-    root: Callable[[], Path]  # where it lies when the caller says nothing
-    advice: str  # how to get it: ends the sentence "... not found at ...; "; empty: made on first use
-    mask_threshold: int = 0  # mask pixels above it are anomalous
-    inner: str = ""  # folder that the official archive puts around it, accepted as well
-
-    def place(self, root: str | Path | None = None) -> Path:
-        """The folder that holds the categories: the one given, or where it lies by itself; or `inner` within it."""
-        try:
-            folder = Path(root).expanduser().absolute() if root else self.root()
-        except RuntimeError as error:
-            raise UserError(f"root {str(root)!r} names the home of nobody; give a full path") from error
-        return folder / self.inner if self.inner and is_folder(folder / self.inner) else folder
+    reserved: bool = False
 
 
 def build(
@@ -72,6 +53,7 @@ def build(
         "root": str(root),
         "fingerprint": fingerprint(samples, root),
         "notes": list(notes),
+        "reserved": [str(s.path) for s in samples if s.reserved],
         **attrs,
     }
     return table
@@ -85,6 +67,8 @@ def fingerprint(samples: Sequence[Sample], root: Path) -> str:
     for s in samples:
         mask = (s.mask.relative_to(root).as_posix(), contents[s.mask]) if s.mask else ("", "")
         line = (s.path.relative_to(root).as_posix(), contents[s.path], s.split, str(s.label), s.defect, *mask)
+        if s.reserved:
+            line = (*line, "reserved")
         digest.update(("\t".join(line) + "\n").encode())
     return digest.hexdigest()
 
@@ -115,7 +99,7 @@ def listing(folder: Path) -> list[Path]:
     that no text can hold.
     """
     try:
-        found = sorted(f for f in folder.iterdir() if not f.name.startswith("."))
+        entries = sorted(f for f in folder.iterdir() if not f.name.startswith("."))
     except OSError as error:
         for place in (folder, *folder.parents):
             if place.is_symlink() and not place.exists():
@@ -125,10 +109,10 @@ def listing(folder: Path) -> list[Path]:
         if isinstance(error, FileNotFoundError):
             return []
         raise UserError(f"cannot read {folder}: {error.strerror}; every folder must be readable") from error
-    odd = [f.name for f in found if any("\ud800" <= letter <= "\udfff" for letter in f.name)]
+    odd = [f.name for f in entries if any("\ud800" <= letter <= "\udfff" for letter in f.name)]
     if odd:  # bytes of another encoding, as old archives leave them
         raise UserError(f"name {odd[0]!r} in {folder} is no UTF-8; rename it (convmv does many at once)")
-    return found
+    return entries
 
 
 def folders(folder: Path) -> list[Path]:
@@ -136,30 +120,49 @@ def folders(folder: Path) -> list[Path]:
 
     UserError for a link to nowhere, unless its name has an ending: a kind of defect must not vanish in silence.
     """
-    found = []
+    inner = []
     for f in listing(folder):
         if is_folder(f) and not f.name.startswith("__"):
-            found.append(f)
+            inner.append(f)
         elif f.suffix == "" and f.is_symlink() and not f.exists():
             raise UserError(f"link {f} leads nowhere; mend or remove it")
-    return found
+    return inner
 
 
 def images(folder: Path, notes: list[str] | None = None) -> list[Path]:
     """Image files of a folder in order of name, any case of the ending; others are ignored with a note."""
     # is_folder, not is_file: a dangling link must be named by the reader, not be left out in silence
     files = [f for f in listing(folder) if not is_folder(f)]
-    found = [f for f in files if f.suffix.lower() in ENDINGS]
+    pictures = [f for f in files if f.suffix.lower() in ENDINGS]
     odd = [f.name for f in files if f.suffix.lower() not in ENDINGS | SILENT_ENDINGS]
     if odd and notes is not None:
         notes.append(f"{len(odd)} files of {folder.name}/ ignored, no image ending: {some(odd)}")
-    return found
+    return pictures
 
 
 def by_stem(files: Iterable[Path], suffix: str = "") -> dict[str, Path]:
     """Masks by the stem of their image; PNG wins over other endings of the same stem."""
     files = sorted(files, key=lambda f: f.suffix.lower() == ".png")
     return {f.stem.removesuffix(suffix): f for f in files if f.stem.endswith(suffix)}
+
+
+def note_pairs(notes: list[str], kind: str, paths: list[Path], masks: dict[str, Path], normal: bool = False) -> None:
+    """Note the anomalous images without mask and the masks without image, by stem."""
+    stems = {path.stem for path in paths}
+    missing = sorted(stems - set(masks)) if not normal else []
+    extra = sorted(set(masks) - stems)
+    if missing:
+        notes.append(f"{len(missing)} anomalous images of {kind} without mask: {some(missing)}")
+    if extra:
+        notes.append(f"{len(extra)} masks of {kind} without image ignored: {some(extra)}")
+
+
+def lines(path: Path) -> list[str]:
+    """Lines of a text file that are not blank, without the blanks at their ends; UserError where it is no text."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path} ({error}); expected a text file") from error
 
 
 def hashed_split(names: Sequence[str], seed: int, share: float = 0.8) -> set[str]:

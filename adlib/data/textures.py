@@ -1,9 +1,12 @@
 """textures: photographs of scikit-image with simulated defects and exact masks, made on first use; needs no download.
 
-brick, grass and gravel (512x512, CC0, inside scikit-image's wheel). Train crops come from the left half, test crops
-from the right one, so no pixel is on both sides. Five kinds of defect, none of them one that a detector trains on
-(no Perlin blending, no cut-paste). Each is balanced: over its pixels the mean brightness does not change, so that a
-mean grey or a distance in pixel space does not give it away. A mask holds exactly the pixels that differ.
+brick, grass and gravel (512x512, CC0, inside scikit-image's wheel). Training crops come from the left half, test crops
+from the right one. Of the left half, the lowest 192 rows are reserved: the crops for the threshold come from there and
+from nowhere else. So no pixel is in two of the three parts, and no crop comes twice.
+
+Five kinds of defect, none of them one that a detector trains on (no Perlin blending, no cut-paste). Each is balanced:
+over its pixels the mean brightness does not change, so that a mean grey or a distance in pixel space does not give it
+away. A mask holds exactly the pixels that differ.
 """
 
 import hashlib
@@ -11,19 +14,30 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from adlib.common.errors import UserError
+from adlib.common.files import locked
 from adlib.common.paths import cache_root
-from adlib.data.layouts import mvtec_ad
-from adlib.data.samples import DataSet, Sample
+from adlib.data.dataset import DataSet, official_counts
+from adlib.data.mvtec_ad import published
+from adlib.data.samples import Sample
 
-VERSION = 1  # raise it whenever a pixel changes: pictures of another version are never taken for these
+VERSION = 2  # raise it whenever a pixel changes: pictures of another version are never taken for these
 SIDE = 128  # pixels
-TRAIN, TEST, PER_KIND = 80, 40, 12  # images per category; 5 x 12 = 60 are anomalous
+# images per category: 72 to fit, 8 for the threshold (a tenth of 80), 40 normal and 5 x 12 anomalous ones to test
+FIT, RESERVED, NORMAL, PER_KIND = 72, 8, 40, 12
+# Where their crops come from: rows and columns of the 512x512 photograph. The reserved strip is one and a half crops
+# high, so that its crops differ in both directions; what it takes is lost to fitting.
+PLACES = {
+    "fit": (slice(0, 320), slice(0, 256)),
+    "reserved": (slice(320, 512), slice(0, 256)),
+    "test": (slice(0, 512), slice(256, 512)),
+}
 CATEGORIES = ("brick", "grass", "gravel")
 MIRRORED = ("brick",)  # its perspective converges, so the right half looks like the left one only in the mirror
 VISIBLE = 10.0  # grey levels: least mean absolute change over the mask; weaker ones are drawn again
@@ -31,28 +45,33 @@ VISIBLE = 10.0  # grey levels: least mean absolute change over the mask; weaker 
 Y, X = np.mgrid[:SIDE, :SIDE].astype(float)
 
 
-def textures(root: Path, category: str) -> tuple[list[Sample], list[str]]:
-    """The layout of mvtec_ad under `cache_root()/textures/v<VERSION>`, made where it is absent."""
+def samples(root: Path, category: str) -> tuple[list[Sample], list[str]]:
+    """The layout of mvtec_ad under `cache_root()/textures/v<VERSION>`, made where it is absent.
+
+    Training images named `reserved_*` are marked as such: `adlib.data.holdback` takes these.
+    """
     if not (root / category).is_dir():
         _make(root / category, category)
-    samples, notes = mvtec_ad(root, category)
-    return samples, [*notes, f"simulated defects on a photograph of scikit-image (textures version {VERSION})"]
+    listed, notes = published(root / category, "good", "_mask")
+    listed = [s._replace(reserved=s.split == "train" and s.path.stem.startswith("reserved")) for s in listed]
+    return listed, [*notes, f"simulated defects on a photograph of scikit-image (textures version {VERSION})"]
+
+
+def normal(category: str, place: str, number: int) -> np.ndarray:
+    """Crop `number` of one of PLACES, without defect: uint8 [128,128]. No two crops of a photograph are equal."""
+    y, x = _corners(category, place)[number]
+    return _photograph(category)[y : y + SIDE, x : x + SIDE]
 
 
 def anomalous(category: str, kind: str, number: int) -> tuple[np.ndarray, np.ndarray]:
     """One test crop with a defect: uint8 [128,128] and its mask, bool [128,128], True exactly where pixels differ."""
+    base = normal(category, "test", NORMAL + PER_KIND * list(KINDS).index(kind) + number)
     rng = _rng(category, kind, number)
-    while True:
-        normal = _crop(_half(category, "test"), rng)
-        changed, support = KINDS[kind](normal.astype(float), rng)
-        image = _balanced(normal, changed, support)
-        if support.any() and np.abs(image - normal.astype(float))[support].mean() >= VISIBLE:
+    while True:  # a defect too weak to be seen is drawn again
+        changed, support = KINDS[kind](base.astype(float), rng)
+        image = _balanced(base, changed, support)
+        if support.any() and np.abs(image - base.astype(float))[support].mean() >= VISIBLE:
             return image, support
-
-
-def normal(category: str, split: str, number: int) -> np.ndarray:
-    """One crop without defect: uint8 [128,128]."""
-    return _crop(_half(category, split), _rng(category, f"{split}/good", number))
 
 
 def _balanced(normal: np.ndarray, changed: np.ndarray, support: np.ndarray) -> np.ndarray:
@@ -159,47 +178,56 @@ def _rng(*name) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
-def _half(category: str, split: str) -> np.ndarray:
-    import skimage
+@cache
+def _photograph(category: str) -> np.ndarray:
+    """The photograph, uint8 [512,512], its right half turned to look like the left one where it does not."""
+    import skimage  # a second to import, and only needed where pictures are made
 
     with Image.open(Path(skimage.__file__).parent / "data" / f"{category}.png") as photograph:
         pixels = np.asarray(photograph.convert("L"))
-    left, right = pixels[:, : pixels.shape[1] // 2], pixels[:, pixels.shape[1] // 2 :]
-    return left if split == "train" else right[:, ::-1] if category in MIRRORED else right
+    if category not in MIRRORED:
+        return pixels
+    middle = pixels.shape[1] // 2
+    return np.hstack([pixels[:, :middle], pixels[:, : middle - 1 : -1]])
 
 
-def _crop(half: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    y, x = (rng.integers(0, length - SIDE + 1) for length in half.shape)
-    return half[y : y + SIDE, x : x + SIDE]
+@cache
+def _corners(category: str, place: str) -> np.ndarray:
+    """Every upper left corner (y, x) that a crop of a place can have, each once, in an order of its own: [N,2]."""
+    rows, columns = PLACES[place]
+    y, x = np.mgrid[rows.start : rows.stop - SIDE + 1, columns.start : columns.stop - SIDE + 1]
+    return _rng(category, place).permutation(np.stack([y.ravel(), x.ravel()], axis=1))
 
 
 def _make(folder: Path, category: str) -> None:
-    """All pictures of a category under a temporary name, renamed when complete."""
+    """All pictures of a category under a temporary name, renamed when complete; by one process, the others wait."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{category}-", dir=folder.parent))
+        with locked(folder.parent / f".{category}.lock"):
+            if not folder.is_dir():
+                _draw_whole(folder, category)
     except OSError as error:
         raise UserError(
             f"cannot make the pictures of textures in {folder.parent} ({error.strerror}); set ADLIB_CACHE"
         ) from error
+
+
+def _draw_whole(folder: Path, category: str) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix=f".{category}-", dir=folder.parent))
     try:
         _draw(temporary, category)
         temporary.chmod(0o755)
         os.rename(temporary, folder)
-    except OSError as error:
-        # another process may have been faster: then the folder is there, and it is whole
-        if not folder.is_dir():
-            raise UserError(
-                f"cannot write the pictures of textures to {folder}: {error.strerror}; set ADLIB_CACHE"
-            ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _draw(folder: Path, category: str) -> None:
-    for split, count in (("train", TRAIN), ("test", TEST)):
-        for number in range(count):
-            _save(folder / split / "good" / f"{number:03d}.png", normal(category, split, number))
+    for number in range(FIT):
+        _save(folder / "train" / "good" / f"{number:03d}.png", normal(category, "fit", number))
+    for number in range(RESERVED):
+        _save(folder / "train" / "good" / f"reserved_{number:03d}.png", normal(category, "reserved", number))
+    for number in range(NORMAL):
+        _save(folder / "test" / "good" / f"{number:03d}.png", normal(category, "test", number))
     for kind in KINDS:
         for number in range(PER_KIND):
             image, mask = anomalous(category, kind, number)
@@ -213,6 +241,18 @@ def _save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path, compress_level=0)
 
 
-DATASETS = {
-    "textures": DataSet(textures, lambda root: list(CATEGORIES), lambda: cache_root() / "textures" / f"v{VERSION}", ""),
-}
+DATASET = DataSet(
+    "textures",
+    samples,
+    lambda root: list(CATEGORIES),
+    advice="",
+    root=lambda: cache_root() / "textures" / f"v{VERSION}",
+    official=official_counts(
+        dict.fromkeys(CATEGORIES, f"{FIT + RESERVED} {NORMAL} " + " ".join(f"{kind} {PER_KIND}" for kind in KINDS))
+    ),
+    quirks=(
+        "simulated defects on photographs of scikit-image",
+        "the crops for the threshold have a strip of their own",
+    ),
+    no_download="it is made on first use from the photographs of scikit-image",
+)

@@ -1,6 +1,6 @@
 """Pictures of a data set, before any detector: examples with outlined defects, defect sizes, brightness, its AUROC.
 
-All but `examples` draw tables of `adlib.data.describe`. Normal is blue, anomalous vermilion, as in `adlib.figures`.
+All but `examples` draw tables of `adlib.data.inspection.describe`. Normal is blue, anomalous vermilion, as everywhere.
 """
 
 import numpy as np
@@ -77,8 +77,8 @@ def defect_sizes(measured: pd.DataFrame) -> Figure:
     groups = list(known.groupby(KEY, sort=False))
     with canvas(8, 0.38 * len(groups) + 1) as fig:
         ax = fig.subplots()
-        for y, (_, own) in enumerate(groups):
-            share = own.share.clip(lower=LEAST).to_numpy()
+        for y, (_, rows) in enumerate(groups):
+            share = rows.share.clip(lower=LEAST).to_numpy()
             spread = 0.28 * (2 * ((np.arange(len(share)) * 0.6180339887) % 1) - 1)  # even, and the same every time
             ax.plot(100 * share, y + spread, ".", color=ANOMALOUS, markersize=4.5, alpha=0.5, markeredgewidth=0)
             low, middle, high = 100 * np.quantile(share, [0.1, 0.5, 0.9])
@@ -89,7 +89,7 @@ def defect_sizes(measured: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         ax.xaxis.set_major_locator(LogLocator())
         ax.set_xlabel("defective part of the image [% of its pixels], log scale")
-        _rows(ax, [f"{' '.join(key)} (n={len(own)})" for key, own in groups])
+        _rows(ax, [f"{' '.join(key)} (n={len(rows)})" for key, rows in groups])
         caption(
             fig,
             f"{len(known)} images with a mask. Dot: one image; diamond: median; bar: the middle 80 %. Dashed: one cell"
@@ -113,8 +113,8 @@ def brightness(measured: pd.DataFrame, columns: int = 3) -> Figure:
         axes = fig.subplots(rows, columns, squeeze=False).ravel()
         for ax in axes[len(groups) :]:
             ax.axis("off")
-        for ax, (key, own) in zip(axes, groups, strict=False):
-            _histograms(ax, own)
+        for ax, (key, images_of) in zip(axes, groups, strict=False):
+            _histograms(ax, images_of)
             ax.set_title(" ".join(key))
         handles, labels = axes[0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
@@ -126,11 +126,11 @@ def brightness(measured: pd.DataFrame, columns: int = 3) -> Figure:
     return fig
 
 
-def _histograms(ax, own: pd.DataFrame) -> None:
-    fewest = min(own.group.value_counts())
-    edges = np.histogram_bin_edges(own.grey, bins=int(np.clip(2 * np.sqrt(fewest), 8, 25)))
+def _histograms(ax, measured: pd.DataFrame) -> None:
+    fewest = min(measured.group.value_counts())
+    edges = np.histogram_bin_edges(measured.grey, bins=int(np.clip(2 * np.sqrt(fewest), 8, 25)))
     for group in GROUPS:
-        values = own.grey[own.group == group]
+        values = measured.grey[measured.group == group]
         style = {"histtype": "step", "linewidth": 1.5, "linestyle": "--" if group == GROUPS[2] else "-"}
         if group == GROUPS[0]:
             style = {"histtype": "stepfilled", "alpha": 0.45}
@@ -140,28 +140,28 @@ def _histograms(ax, own: pd.DataFrame) -> None:
     ax.set_ylabel("images [% of group]")
 
 
-def grey_auroc(found: pd.DataFrame) -> Figure:
+def grey_auroc(shortcuts: pd.DataFrame) -> Figure:
     """What brightness alone reaches, a row per category of `describe.shortcuts`: oracle with interval, and distance."""
-    with canvas(8, 0.42 * len(found) + 1.3) as fig:
+    with canvas(8, 0.42 * len(shortcuts) + 1.3) as fig:
         ax = fig.subplots()
-        y = np.arange(len(found))
+        y = np.arange(len(shortcuts))
         ax.hlines(y, -0.03, 1.03, color="#dddddd", linewidth=0.6, zorder=0)
-        bars = np.clip([found.auroc - found.low, found.high - found.auroc], 0, None)
-        ax.errorbar(found.auroc, y, xerr=bars, fmt="o", color=OTHERS[0], capsize=2, label="oracle")
-        ax.plot(found.distance, y + 0.22, "s", label="distance from the training median", **_hollow(OTHERS[1]))
+        bars = np.clip([shortcuts.auroc - shortcuts.low, shortcuts.high - shortcuts.auroc], 0, None)
+        ax.errorbar(shortcuts.auroc, y, xerr=bars, fmt="o", color=OTHERS[0], capsize=2, label="oracle")
+        ax.plot(shortcuts.distance, y + 0.22, "s", label="distance from the training median", **_hollow(OTHERS[1]))
         drift = {"color": "black", "markersize": 10, "markeredgewidth": 2.2}
-        ax.plot(found.drift, y - 0.24, "|", label="drift: normal test against normal train", ls="none", **drift)
+        ax.plot(shortcuts.drift, y - 0.24, "|", label="drift: normal test against normal train", ls="none", **drift)
         ax.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
         ax.set_xlim(-0.03, 1.03)
         ax.set_xlabel("AUROC of the mean grey; 0.5: no information")
-        _rows(ax, [f"{r.dataset} {r.category}" for r in found.itertuples()])
+        _rows(ax, [f"{r.dataset} {r.category}" for r in shortcuts.itertuples()])
         lines, labels = ax.get_legend_handles_labels()
         order = np.argsort(["oracle" not in label for label in labels], kind="stable")
         fig.legend([lines[k] for k in order], [labels[k] for k in order], loc="outside upper center", ncols=3)
         caption(
             fig,
-            f"{found.n_normal.sum() + found.n_defective.sum()} test images. Oracle: defective against normal, better"
-            " direction chosen by the labels; bar: 95 % interval in that direction.",
+            f"{shortcuts.n_normal.sum() + shortcuts.n_defective.sum()} test images. Oracle: defective against normal,"
+            " better direction chosen by the labels; bar: 95 % interval in that direction.",
         )
     return fig
 

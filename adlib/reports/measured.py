@@ -8,11 +8,12 @@ A `runs` argument is any object with
 """
 
 import json
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from adlib.data import plain
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 AVERAGES = ("average", "avg_textures", "avg_objects")
@@ -32,11 +33,6 @@ class Setting:
         """Number of configuration fields that are not the paper's."""
         paper = self.records[0].get("paper_config") or {}
         return sum(v != paper[k] for k, v in (self.records[0].get("config") or {}).items() if k in paper)
-
-
-def plain(category: str) -> str:
-    """ "Class1", "class_1" -> "class1": one spelling for comparing names of categories."""
-    return re.sub(r"[\s_]", "", str(category)).lower()
 
 
 def belongs(category: str, average: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from adlib.common.errors import UserError, check_names
+from adlib.data import plain
 from adlib.metrics.names import MEASURED_AS, PLAIN, best_epoch
 from adlib.reports import measured, printing
 from adlib.reports.measured import AVERAGES, belongs
@@ -187,7 +188,7 @@ def _categories_of(dataset: str) -> int:
 
 
 def _categories(cells: pd.DataFrame) -> set[str]:
-    return {measured.plain(name) for name in cells["category"] if name not in (*AVERAGES, "all")}
+    return {plain(name) for name in cells["category"] if name not in (*AVERAGES, "all")}
 
 
 def _beside(cells: pd.DataFrame, cell) -> float:

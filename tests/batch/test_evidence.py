@@ -60,9 +60,7 @@ def test_the_state_of_the_data_is_part_of_the_evidence(finished, monkeypatch):
     """verify and describe of each data set here; a copy of MTD with three faults, each found and named."""
     import made_layouts
 
-    from adlib.data import official
-
-    monkeypatch.setitem(official.COUNTS, "mtd", made_layouts.COUNTS["mtd"])
+    made_layouts.count_as_official(monkeypatch, "mtd")
     made_layouts.make("mtd", finished / "data")
     made_layouts.make("dtd", finished / "data")
     evidence.data_reports(finished / "out")

@@ -9,14 +9,13 @@ import pytest
 
 from adlib.__main__ import main
 from adlib.data import download as download_module
-from adlib.data import official
 from adlib.data.inspection import describe as describe_module
 
 
 @pytest.fixture
 def tiles(tmp_path, monkeypatch):
     monkeypatch.setenv("ADLIB_DATA", str(tmp_path))
-    monkeypatch.setitem(official.COUNTS, "mtd", made_layouts.COUNTS["mtd"])
+    made_layouts.count_as_official(monkeypatch, "mtd")
     return made_layouts.make("mtd", tmp_path)
 
 
@@ -62,7 +61,7 @@ def test_an_incomplete_command_is_status_2(arguments, capsys):
 def test_list_names_every_data_set_and_where_it_lies(tiles, capsys):
     assert main(["data", "list"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert list(lines) == ["btad", "dagm", "elpv", "folder", "mtd", "mvtec_ad", "textures"]
+    assert list(lines) == ["btad", "dagm", "dtd", "elpv", "folder", "mtd", "mvtec_ad", "textures"]
     assert lines["mtd"] == f"{tiles}: all"
     assert lines["btad"].startswith("missing at ")
 

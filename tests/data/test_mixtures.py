@@ -29,6 +29,7 @@ def root(tmp_path, monkeypatch):
         (" mvtec_ad : screw , bottle + folder ", ["mvtec_ad:screw", "mvtec_ad:bottle", "folder:螺丝 1"]),
         ("mvtec_ad:screw + mtd + mvtec_ad:bottle", ["mvtec_ad:screw", "mvtec_ad:bottle", "mtd:all"]),
         ("mvtec_ad:screw", ["mvtec_ad:screw"]),
+        ("mvtec_ad:Screw, BOTTLE", ["mvtec_ad:screw", "mvtec_ad:bottle"]),
     ],
 )
 def test_categories_come_in_the_order_of_the_parts_those_of_a_data_set_together(root, text, expected):
@@ -37,10 +38,10 @@ def test_categories_come_in_the_order_of_the_parts_those_of_a_data_set_together(
 
 def test_a_part_is_the_table_of_its_data_set_under_the_mixtures_name(root):
     """Only dataset and category change: fingerprint, root, notes and the threshold of masks stay the part's own."""
-    own, part = data.load("mtd"), data.load(SCREW_AND_TILES, "mtd:all")
-    pd.testing.assert_frame_equal(own, part)
+    alone, part = data.load("mtd"), data.load(SCREW_AND_TILES, "mtd:all")
+    pd.testing.assert_frame_equal(alone, part)
     names = {"dataset": "mvtec_ad:screw + mtd:all", "category": "mtd:all"}
-    assert part.attrs == own.attrs | names
+    assert part.attrs == alone.attrs | names
     assert part.attrs["mask_threshold"] == 127
     assert data.load(SCREW_AND_TILES, "mvtec_ad:screw").attrs["mask_threshold"] == 0
 
@@ -60,7 +61,7 @@ def test_options_go_to_the_part(root):
     """80 % of 8 free tiles = 6; mvtec_ad has no such option."""
     table = data.load(SCREW_AND_TILES, "mtd:all", split="seeded")
     assert (table.split == "train").sum() == 6
-    with pytest.raises(UserError, match="unknown option 'split' of data set mvtec_ad"):
+    with pytest.raises(UserError, match="unknown mvtec_ad option 'split'"):
         data.load(SCREW_AND_TILES, "mvtec_ad:screw", split="seeded")
 
 
@@ -75,9 +76,9 @@ def test_the_users_own_pictures_without_categories_are_one(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("mvtec + mtd", "unknown data set 'mvtec' (did you mean 'mvtec_ad'?)"),
-        ("mvtec_ad:screws + mtd", "unknown category 'screws' of mvtec_ad; valid are bottle"),
-        ("mvtec_ad:screw:x", "unknown category 'screw:x' of mvtec_ad"),
+        ("mvtec + mtd", "unknown data set 'mvtec'; did you mean 'mvtec_ad'?"),
+        ("mvtec_ad:screws + mtd", "unknown mvtec_ad category 'screws'; did you mean 'screw'? valid: bottle"),
+        ("mvtec_ad:screw:x", "unknown mvtec_ad category 'screw:x'"),
         ("mtd + mtd:all", "names mtd:all twice; a category counts once"),
         ("mvtec_ad:screw,screw", "names mvtec_ad:screw twice"),
         ("mtd +", "part '' of mixture 'mtd +' names nothing; a valid mixture is"),
@@ -96,7 +97,10 @@ def test_a_wrong_mixture_is_one_sentence(root, text, sentence, ask):
 @pytest.mark.parametrize(
     ("category", "sentence"),
     [
-        ("screw", "unknown category 'screw' of mvtec_ad:screw + mtd:all; valid are mvtec_ad:screw, mtd:all"),
+        (
+            "screw",
+            "unknown mvtec_ad:screw + mtd:all category 'screw'; valid: mvtec_ad:screw, mtd:all",
+        ),
         (None, "has 2 categories; name one of mvtec_ad:screw, mtd:all"),
     ],
 )

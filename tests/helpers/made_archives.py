@@ -10,7 +10,7 @@ import pytest
 
 from adlib.common.errors import UserError
 from adlib.data import download as downloads
-from adlib.data.download.sources import Archive, Source
+from adlib.data.dataset import Archive, Source
 
 FILES = {f"MT_Free/Imgs/{number}.jpg": bytes([number]) * 20_000 for number in range(10)}
 COUNTS = {"MT_Free/Imgs/*.jpg": 10}
@@ -35,11 +35,11 @@ GOOD = zipped(FILES)
 def source(*urls: str, checksum: str | None = None, **changes) -> Source:
     facts = dict(licence="to be cited", homepage="http://home.example", unpacked=1_000_000, counts=COUNTS)
     facts |= dict(keep=r"^(?:.*/)?(MT_[^/]+/Imgs/[^/]+)$", unpacks_to="MT_Free/Imgs")
-    return Source("mtd", (Archive("tiles.zip", urls, checksum),), **(facts | changes))
+    return Source((Archive("tiles.zip", urls, checksum),), **(facts | changes))
 
 
 def get(target, found: Source):
-    return downloads.download("mtd", target, accept_licence=True, sources={"mtd": found}, progress=False)
+    return downloads.download("mtd", target, accept_licence=True, source=found, progress=False)
 
 
 def refused(target, found: Source) -> str:

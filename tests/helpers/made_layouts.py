@@ -1,13 +1,15 @@
 """Small data sets made by code, with the real names, endings, modes and mask values of each published one.
 
 `make("btad", tmp_path)` -> tmp_path/btad, so that ADLIB_DATA=tmp_path finds it. No two images are alike. `COUNTS`
-holds what `adlib.data.load` yields of each, in the form of `adlib.data.official.COUNTS`.
+holds what `adlib.data.load` yields of each, in the form of `adlib.data.official`.
 """
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from adlib import data
 
 SIZE = (16, 12)  # width, height in pixels
 
@@ -25,7 +27,28 @@ COUNTS = {
     "elpv": {name: {"train/good": 4, "test/good": 1, "test/defective": 3} for name in ("mono", "poly")},
     "textures": {"brick": {"train/good": 4, "test/good": 2, "test/scratch": 2, "test/stain": 2}},
 }
+DTD_CLASSES = ("banded", "cracked")
 EMPTY_MASK = "exp3_num_45042"  # one of the four tiles of MTD whose published mask is empty
+OWN = next(iter(COUNTS["folder"]))
+# One category of each layout, its folder of normal training images, and a kind of defect.
+LAYOUTS = {
+    "mvtec_ad": ("bottle", "bottle/train/good", "bottle/test/broken_large"),
+    "btad": ("01", "01/train/ok", "01/test/ko"),
+    "mtd": ("all", "MT_Free/Imgs", "MT_Uneven"),
+    "dagm": ("Class8", "Class8/Train", "Class8/Test"),
+    "folder": (OWN, f"{OWN}/normal", f"{OWN}/划痕"),
+}
+
+
+def counts(table) -> dict[str, int]:
+    """Images of a sample table, in the form of COUNTS."""
+    sizes = table.groupby(["split", "defect"]).size()
+    return {f"{split}/{defect}": int(n) for (split, defect), n in sizes.items()}
+
+
+def load(name: str, root: Path, **options):
+    """The table of the category that LAYOUTS names."""
+    return data.load(name, LAYOUTS[name][0], root=root, **options)
 
 
 def make(name: str, root: str | Path, **options) -> Path:
@@ -34,6 +57,16 @@ def make(name: str, root: str | Path, **options) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     MAKERS[name](folder, **options)
     return folder
+
+
+def count_as_official(monkeypatch, *names: str) -> None:
+    """The made data sets of these names count as the official ones during a test."""
+    counts = COUNTS | {"dtd": {name: {"train/good": 3} for name in DTD_CLASSES}}
+    for name in names:
+        for category, parts in counts[name].items():
+            monkeypatch.setitem(data.official(name), category, parts)
+    for category in COUNTS["dagm"] if "dagm" in names else ():
+        monkeypatch.setitem(data.CATALOGUE["dagm"].rules.dropped, category, 1)
 
 
 def picture(path: Path, mode: str = "L", size: tuple[int, int] = SIZE) -> Path:
@@ -144,7 +177,7 @@ def elpv(folder: Path) -> None:
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
 
 
-def dtd(folder: Path, classes=("banded", "cracked"), per_class: int = 3) -> None:
+def dtd(folder: Path, classes=DTD_CLASSES, per_class: int = 3) -> None:
     for name in classes:
         for i in range(per_class):
             picture(folder / "images" / name / f"{name}_{i + 1:04d}.jpg", "RGB", (32 + i, 24))

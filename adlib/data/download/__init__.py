@@ -4,27 +4,21 @@ Everything happens in `.<name>.download/` beside the target. Whatever stops it, 
 next call goes on with the bytes that are there.
 """
 
-import difflib
 import errno
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from adlib.common.errors import UserError
+from adlib.common.errors import UserError, unknown
 from adlib.common.files import UNWRITABLE, locked
 from adlib.common.paths import data_root
+from adlib.data import CATALOGUE
+from adlib.data.dataset import Archive, Source
 from adlib.data.download import unpack
-from adlib.data.download.sources import SOURCES, Archive, Source
 from adlib.data.download.transfer import TIMEOUT, Failed, check, check_space, fetch, listed
 
-NOT_NEEDED = {
-    "elpv": "it comes with the package elpv-dataset",
-    "textures": "it is made on first use from the photographs of scikit-image",
-    "folder": "it is made of your own pictures (data/README.md says how)",
-}
 # errno of places that are none, besides those that cannot be written: /proc, a too long name, links in a circle
 UNUSABLE = {errno.ENOTEMPTY, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EINVAL}
 
@@ -33,27 +27,27 @@ def download(
     name: str,
     root: str | Path | None = None,
     accept_licence: bool = False,
-    sources: Mapping[str, Source] | None = None,
+    source: Source | None = None,
     progress: bool = True,
     timeout: float = TIMEOUT,
 ) -> Path:
-    """Folder of a complete copy of mtd, mvtec_ad, btad, dagm or dtd, fetched where it is missing.
+    """Folder of a complete copy of a data set that has a `source`, fetched where it is missing.
 
-    root: the data set's folder, default `$ADLIB_DATA/<name>`; sources: other addresses (`sources.SOURCES`); timeout in
+    root: the data set's folder, default `$ADLIB_DATA/<name>`; source: instead of the data set's own; timeout in
     seconds without a byte. An archive that lies beside the folder, fetched by hand, is checked and used. A complete
     copy is left alone, and so are any other files: UserError where they are in the way. UserError also for an unknown
     name, a licence that is not accepted, too little space, wrong or hostile bytes, and where no address answers; it
     says what to fetch by hand and where to put it.
     """
-    source = _source(name, SOURCES if sources is None else sources)
+    source = source or _source(name)
     target = _target(name, root)
     try:
-        if _complete(target, source):
+        if _complete(name, target, source):
             return target
-        _licence(source, accept_licence)
+        _licence(name, source, accept_licence)
         with locked(target.with_name(f".{target.name}.download.lock")):
-            if not _complete(target, source):  # another download may have been faster
-                _get(source, target, progress, timeout)
+            if not _complete(name, target, source):  # another download may have been faster
+                _get(name, source, target, progress, timeout)
     except OSError as error:
         if error.errno not in UNWRITABLE | UNUSABLE:
             raise
@@ -72,52 +66,53 @@ def _target(name: str, root: str | Path | None) -> Path:
         raise UserError(f"{place} leads nowhere ({error}); give a full path") from error
 
 
-def _source(name: str, sources: Mapping[str, Source]) -> Source:
-    if name in sources:
-        return sources[name]
-    if name in NOT_NEEDED:
-        raise UserError(f"{name} needs no download: {NOT_NEEDED[name]}; there are downloads for {', '.join(sources)}")
-    close = difflib.get_close_matches(str(name), sources, n=1)
-    guess = f" (did you mean {close[0]!r}?)" if close else ""
-    raise UserError(f"unknown data set {name!r}{guess}; there are downloads for {', '.join(sources)}")
+def _source(name: str) -> Source:
+    offered = [known for known, dataset in CATALOGUE.items() if dataset.source]
+    if name in offered:
+        return CATALOGUE[name].source
+    if name in CATALOGUE:
+        raise UserError(
+            f"{name} needs no download: {CATALOGUE[name].no_download}; there are downloads for {', '.join(offered)}"
+        )
+    raise unknown("download", name, offered)
 
 
-def _complete(target: Path, source: Source) -> bool:
+def _complete(name: str, target: Path, source: Source) -> bool:
     """Whether a complete copy is there; UserError where something else is."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     differs = _differences(target, source)
     if not differs and target.is_dir():
-        _say(f"{source.name} is already complete in {target}, nothing to do")
+        _say(f"{name} is already complete in {target}, nothing to do")
         return True
     raise UserError(
-        f"{target} is there but is no complete {source.name} ({differs[0] if differs else 'not a folder'}) and is left "
+        f"{target} is there but is no complete {name} ({differs[0] if differs else 'not a folder'}) and is left "
         "alone; move it away, or use another folder"
     )
 
 
 def _differences(folder: Path, source: Source) -> list[str]:
-    found = {pattern: sum(1 for _ in folder.glob(pattern)) for pattern in source.counts}
-    return [f"{found[p]} of {n} files {p}" for p, n in source.counts.items() if found[p] != n]
+    present = {pattern: sum(1 for _ in folder.glob(pattern)) for pattern in source.counts}
+    return [f"{present[p]} of {n} files {p}" for p, n in source.counts.items() if present[p] != n]
 
 
-def _licence(source: Source, accepted: bool) -> None:
-    notice = f"licence of {source.name} (home page {source.homepage} ): {source.licence}"
+def _licence(name: str, source: Source, accepted: bool) -> None:
+    notice = f"licence of {name} (home page {source.homepage} ): {source.licence}"
     if not accepted:
         raise UserError(f"{notice}; if you accept it, add --accept-licence (in Python: accept_licence=True)")
     _say(f"{notice}; accepted by you")
 
 
-def _get(source: Source, target: Path, progress: bool, timeout: float) -> None:
+def _get(name: str, source: Source, target: Path, progress: bool, timeout: float) -> None:
     work = target.with_name(f".{target.name}.download")
     fresh = work / "unpacked"
     check_space(target.parent, source.unpacked)
     archives = _archives(source, target.parent, timeout)
     try:
-        paths = [_one(archive, source, target, work, progress, timeout) for archive in archives]
+        paths = [_one(name, archive, source, target, work, progress, timeout) for archive in archives]
         shutil.rmtree(fresh, ignore_errors=True)  # of a call that was killed
         fresh.mkdir(parents=True)
-        _unpack(paths, archives, source, work, fresh, progress)
+        _unpack(name, paths, archives, source, work, fresh, progress)
         _extras(source, target, work, fresh, progress, timeout)
         os.sync()  # a rename must not survive a power cut that its files do not
         os.rename(fresh, target)
@@ -126,7 +121,7 @@ def _get(source: Source, target: Path, progress: bool, timeout: float) -> None:
         if work.is_dir() and not any(work.iterdir()):
             work.rmdir()
     shutil.rmtree(work, ignore_errors=True)
-    _say(f"{source.name} is complete in {target}")
+    _say(f"{name} is complete in {target}")
 
 
 def _archives(source: Source, folder: Path, timeout: float) -> tuple[Archive, ...]:
@@ -134,11 +129,11 @@ def _archives(source: Source, folder: Path, timeout: float) -> tuple[Archive, ..
     if not source.listing or all((folder / archive.name).is_file() for archive in source.archives):
         return source.archives
     known = {archive.name: archive.urls for archive in source.archives}
-    found = tuple(replace(a, urls=(*a.urls, *known.get(a.name, ()))) for a in listed(source.listing, timeout))
-    return found or source.archives
+    current = tuple(replace(a, urls=(*a.urls, *known.get(a.name, ()))) for a in listed(source.listing, timeout))
+    return current or source.archives
 
 
-def _one(archive: Archive, source: Source, target: Path, work: Path, progress: bool, timeout: float) -> Path:
+def _one(name: str, archive: Archive, source: Source, target: Path, work: Path, progress: bool, timeout: float) -> Path:
     """One archive: fetched by hand and found beside the target, or fetched now."""
     by_hand = target.parent / archive.name
     try:
@@ -149,7 +144,7 @@ def _one(archive: Archive, source: Source, target: Path, work: Path, progress: b
         return fetch(archive, work, source.unpacked, progress, timeout)
     except Failed as error:
         names = ", ".join(a.name for a in source.archives)
-        start = f"{by_hand} is wrong" if by_hand.is_file() else f"{source.name} cannot be fetched"
+        start = f"{by_hand} is wrong" if by_hand.is_file() else f"{name} cannot be fetched"
         raise UserError(
             f"{start} ({error}); fetch {names} by hand from {source.homepage}, put it into {target.parent} and run the "
             f"same command again, or unpack it yourself so that {target / source.unpacks_to} exists"
@@ -157,29 +152,29 @@ def _one(archive: Archive, source: Source, target: Path, work: Path, progress: b
 
 
 def _unpack(
-    paths: list[Path], archives: tuple[Archive, ...], source: Source, work: Path, fresh: Path, progress: bool
+    name: str, paths: list[Path], archives: tuple[Archive, ...], source: Source, work: Path, fresh: Path, progress: bool
 ) -> None:
     """All archives into one new folder. UserError, and what was fetched is removed, where they are not the data set."""
     try:
         for path in paths:
             unpack.unpack(path, fresh, source.keep, 2 * source.unpacked, progress)
-        _plausible(fresh, source, all(archive.checksum for archive in archives))
+        _plausible(name, fresh, source, all(archive.checksum for archive in archives))
     except unpack.Refused as error:
         for path in paths:
             if path.parent == work:
                 path.unlink(missing_ok=True)
         raise UserError(
-            f"the archive of {source.name} is refused: {error}; nothing of it was kept, {source.homepage} may say more"
+            f"the archive of {name} is refused: {error}; nothing of it was kept, {source.homepage} may say more"
         ) from error
 
 
-def _plausible(fresh: Path, source: Source, sure: bool) -> None:
+def _plausible(name: str, fresh: Path, source: Source, sure: bool) -> None:
     """A checksum is stronger evidence than a count: with it, other counts are only worth a note."""
     differs = _differences(fresh, source)
     if differs and (not sure or not any(fresh.iterdir())):
         raise unpack.Refused(f"it holds {', '.join(differs)}")
     if differs:
-        _say(f"note: {source.name} has other counts than expected, though its checksum is right: {', '.join(differs)}")
+        _say(f"note: {name} has other counts than expected, though its checksum is right: {', '.join(differs)}")
 
 
 def _extras(source: Source, target: Path, work: Path, fresh: Path, progress: bool, timeout: float) -> None:

@@ -5,20 +5,26 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 
-from adlib.data.download.sources import SOURCES, Source
+from adlib.data import CATALOGUE
+from adlib.data.dataset import Source
 
 TIMEOUT = 30.0  # seconds without a byte
 
 
-def answers(sources: Mapping[str, Source] | None = None, timeout: float = TIMEOUT) -> Iterator[tuple[str, str, str]]:
+def sources() -> dict[str, Source]:
+    """{name: source} of everything that can be downloaded."""
+    return {name: dataset.source for name, dataset in CATALOGUE.items() if dataset.source is not None}
+
+
+def answers(asked: Mapping[str, Source], timeout: float = TIMEOUT) -> Iterator[tuple[str, str, str]]:
     """(file, address, "answers ..." or "no answer ...") for each address of every archive and extra.
 
     file: "mtd/train_names.txt". A GET whose connection is closed after the headers, because some hosts refuse HEAD.
     """
-    for source in (SOURCES if sources is None else sources).values():
+    for name, source in asked.items():
         for archive in (*source.archives, *source.extras):
             for url in archive.urls:
-                yield f"{source.name}/{archive.name}", url, _answer(url, timeout)
+                yield f"{name}/{archive.name}", url, _answer(url, timeout)
 
 
 def _answer(url: str, timeout: float) -> str:

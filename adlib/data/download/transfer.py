@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from adlib.common.errors import UserError
-from adlib.data.download.sources import Archive
+from adlib.data.dataset import Archive
 from adlib.data.download.unpack import is_archive
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -74,9 +74,9 @@ def check(path: Path, archive: Archive) -> None:
     if archive.checksum:
         kind, _, expected = archive.checksum.partition(":")
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, kind).hexdigest()
-        if found != expected:
-            raise Failed(f"{kind} of {archive.name} is wrong: expected {expected}, found {found}")
+            digest = hashlib.file_digest(file, kind).hexdigest()
+        if digest != expected:
+            raise Failed(f"{kind} of {archive.name} is wrong: expected {expected}, found {digest}")
     elif not is_archive(path):
         raise Failed(f"{archive.name} is no complete zip or tar archive")
 

@@ -1,13 +1,13 @@
 """What can be wrong with the files of a data set: one look at every file, one function for every kind of fault.
 
-The checks know the table of samples and, from `RULES`, what a layout holds besides: masks of normal tiles, images that
-were dropped, lists, licences. Anything else beside the images is stray.
+The checks know the samples and, from the data set's `Rules`, what its layout holds besides: masks of normal images,
+images that were dropped, lists, licences. Anything else beside the images is stray.
 """
 
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from adlib.data.official import DAGM_DEFECTIVE_TRAIN, EMPTY_MASKS
-from adlib.data.samples import ENDINGS, SILENT_ENDINGS, Sample, by_stem, folders, images, listing, some
+from adlib.data.dataset import Counts, DataSet, at_root
+from adlib.data.samples import ENDINGS, SILENT_ENDINGS, Sample, listing, some
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 PAPERS = {"license", "licence", "readme", "copying"}  # files without an ending that every data set may hold
@@ -66,76 +66,6 @@ class Part:
         return list(dict.fromkeys(file for s in self.every() for file in (s.path, s.mask) if file))
 
 
-def _in_category(root: Path, category: str) -> Path:
-    return root / category
-
-
-def _at_root(root: Path, category: str) -> Path:
-    return root
-
-
-def _nothing(root: Path, samples: list[Sample]) -> list[Sample]:
-    return []
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a layout promises beyond its samples. masks: "all" anomalous images have one, "kind": all of a kind or none,
-    "none"; place(root, category): the part's folder; mend(samples): with the masks that `load` leaves out;
-    spare(place, samples): pictures that lie there and are left out; known(place): files that are no pictures.
-    """
-
-    masks: str = "all"
-    one_size: bool = True
-    place: Callable[[Path, str], Path] = _in_category
-    spare: Callable[[Path, list[Sample]], list[Sample]] = _nothing
-    mend: Callable[[list[Sample]], list[Sample]] = lambda samples: samples
-    known: Callable[[Path], set[Path]] = lambda place: set()
-
-
-def _beside(samples: list[Sample]) -> list[Sample]:
-    """mtd: every tile has a mask of its own stem, the normal ones and the empty ones, too."""
-    masks = {folder: by_stem(f for f in images(folder) if f.suffix.lower() == ".png") for folder in _homes(samples)}
-    return [s._replace(mask=masks[s.path.parent].get(s.path.stem)) for s in samples]
-
-
-def _homes(samples: list[Sample]) -> set[Path]:
-    return {s.path.parent for s in samples}
-
-
-def _dropped(place: Path, samples: list[Sample]) -> list[Sample]:
-    """dagm: defective training images, known by their number, with their labels."""
-    taken = {s.path for s in samples}
-    labels = by_stem(images(place / "Train" / "Label"), "_label")
-    paths = [path for path in images(place / "Train") if path not in taken and path.stem.isdigit()]
-    return [Sample(path, "train", 1, "defective", labels.get(path.stem)) for path in paths]
-
-
-def _doubtful(place: Path, samples: list[Sample]) -> list[Sample]:
-    """elpv: cells of the list that `load` leaves out, and those of the other wafer type."""
-    taken = {s.path for s in samples}
-    lines = (place / "labels.csv").read_text(encoding="utf-8").splitlines()
-    listed = [place / line.split()[0] for line in lines if line.strip()]
-    return [Sample(path, "test") for path in listed if path not in taken]
-
-
-def _own_place(root: Path, category: str) -> Path:
-    return root / category if (root / category).exists() else root
-
-
-RULES = {
-    "mtd": Rules(one_size=False, place=_at_root, mend=_beside),
-    "dagm": Rules(spare=_dropped),
-    "folder": Rules(masks="kind", one_size=False, place=_own_place),
-    "elpv": Rules("none", place=_at_root, spare=_doubtful, known=lambda place: {place / "labels.csv"}),
-    "dtd": Rules("none", one_size=False, place=lambda root, category: root / "images" / category),
-}
-
-
-def rules(dataset: str) -> Rules:
-    return RULES.get(dataset, Rules())
-
-
 def look(path: Path) -> Look:
     """Decode a file completely and hash its pixels; never raises for what lies in a file."""
     try:
@@ -176,20 +106,22 @@ def unreadable(looks: dict[Path, Look]) -> Iterator[Fault]:
             yield Fault("unreadable", path, seen.error)
 
 
-def counts(dataset: str, part: Part, official: dict[str, int]) -> Iterator[Fault]:
+def counts(dataset: DataSet, part: Part, official: Counts) -> Iterator[Fault]:
     """Images per split and defect that are too few, too many, or of a kind that the official data do not have."""
-    found = Counter(f"{s.split}/{s.defect}" for s in part.samples)
-    if dataset == "dagm" and part.category in DAGM_DEFECTIVE_TRAIN:
-        found["dropped"], official = len(part.spare), official | {"dropped": DAGM_DEFECTIVE_TRAIN[part.category]}
-    for key in sorted({*found, *official}, key=lambda key: (not key.startswith("train"), key)):
+    present = Counter(f"{s.split}/{s.defect}" for s in part.samples)
+    if part.category in dataset.rules.dropped:
+        present["dropped"], official = len(part.spare), official | {"dropped": dataset.rules.dropped[part.category]}
+    for key in sorted({*present, *official}, key=lambda key: (not key.startswith("train"), key)):
         due = official.get(key, 0)
-        if found[key] == due:
+        if present[key] == due:
             continue
-        homes = sorted(_homes([s for s in part.samples if f"{s.split}/{s.defect}" == key]))
+        homes = sorted({s.path.parent for s in part.samples if f"{s.split}/{s.defect}" == key})
         path = homes[0] if len(homes) == 1 else part.place
-        what = "defective training images" if key == "dropped" else f"images of {key}"
-        whose = f" ({part.category})" if rules(dataset).place == _at_root and part.category != "all" else ""
-        yield Fault("count", path, f"{found[key]} of {due} official {what}{whose}{_gaps(part, path, due - found[key])}")
+        kind = "defective training images" if key == "dropped" else f"images of {key}"
+        gaps = _gaps(part, path, due - present[key])
+        # where several categories share one folder, its path does not tell them apart
+        owner = f" ({part.category})" if len(dataset.official) > 1 and dataset.folder is at_root else ""
+        yield Fault("count", path, f"{present[key]} of {due} official {kind}{owner}{gaps}")
 
 
 def _gaps(part: Part, folder: Path, missing: int) -> str:
@@ -202,9 +134,9 @@ def _gaps(part: Part, folder: Path, missing: int) -> str:
     return f"; not there: {some(gaps)}" if len(gaps) == missing else ""
 
 
-def masks(dataset: str, part: Part, looks: dict[Path, Look], threshold: int) -> Iterator[Fault]:
+def masks(dataset: DataSet, part: Part, looks: dict[Path, Look]) -> Iterator[Fault]:
     """Masks that are missing, of another size than their image, empty on a defect, or marked on a normal image."""
-    promise = rules(dataset).masks
+    promise = dataset.rules.masks
     paired = {s.defect for s in part.samples if s.mask}
     for s in part.every():
         if not s.mask:
@@ -212,10 +144,11 @@ def masks(dataset: str, part: Part, looks: dict[Path, Look], threshold: int) -> 
             if due:
                 yield Fault("mask missing", s.path, "has no mask")
         elif not (looks[s.path].error or looks[s.mask].error):
-            yield from _mask_against_image(dataset, s, looks[s.path], looks[s.mask], threshold)
+            yield from _mask_against_image(dataset, s, looks[s.path], looks[s.mask])
 
 
-def _mask_against_image(dataset: str, s: Sample, image: Look, mask: Look, threshold: int) -> Iterator[Fault]:
+def _mask_against_image(dataset: DataSet, s: Sample, image: Look, mask: Look) -> Iterator[Fault]:
+    threshold = dataset.mask_threshold
     if mask.size != image.size:
         text = f"is {_by(mask.size)}, but its image {s.path.name} is {_by(image.size)}"
         yield Fault("mask size", s.mask, text)
@@ -226,9 +159,9 @@ def _mask_against_image(dataset: str, s: Sample, image: Look, mask: Look, thresh
         yield Fault("mask of normal", s.mask, f"marks pixels, but {s.path.name} is normal")
 
 
-def known_empty(dataset: str, s: Sample) -> bool:
+def known_empty(dataset: DataSet, s: Sample) -> bool:
     """Whether this mask is published empty."""
-    return f"{s.path.parent.parent.name}/{s.path.stem}" in EMPTY_MASKS.get(dataset, ())
+    return f"{s.path.parent.parent.name}/{s.path.stem}" in dataset.rules.empty_masks
 
 
 def duplicates(parts: list[Part], looks: dict[Path, Look], root: Path) -> tuple[list[Fault], list[str]]:
@@ -276,23 +209,23 @@ def _explained(path: Path) -> bool:
     return path.suffix.lower() in SILENT_ENDINGS - {""} or path.name.lower() in PAPERS
 
 
-def modes_and_sizes(dataset: str, part: Part, looks: dict[Path, Look]) -> Iterator[Fault]:
+def modes_and_sizes(dataset: DataSet, part: Part, looks: dict[Path, Look]) -> Iterator[Fault]:
     """Images, or masks, whose mode or size differs from that of most others of the category."""
     every = part.every()
-    for what, files in (("images", {s.path for s in every}), ("masks", {s.mask for s in every if s.mask})):
+    for kind, files in (("images", {s.path for s in every}), ("masks", {s.mask for s in every if s.mask})):
         seen = {path: looks[path] for path in sorted(files) if not looks[path].error}
-        for path, usual, own in _odd({path: look.mode for path, look in seen.items()}):
-            yield Fault("mode", path, f"has mode {own}, most {what} here have {usual}")
-        if rules(dataset).one_size and what == "images":
-            for path, usual, own in _odd({path: look.size for path, look in seen.items()}):
-                yield Fault("size", path, f"is {_by(own)}, most images here are {_by(usual)}")
+        for path, usual, value in _odd({path: look.mode for path, look in seen.items()}):
+            yield Fault("mode", path, f"has mode {value}, most {kind} here have {usual}")
+        if dataset.rules.one_size and kind == "images":
+            for path, usual, value in _odd({path: look.size for path, look in seen.items()}):
+                yield Fault("size", path, f"is {_by(value)}, most images here are {_by(usual)}")
 
 
 def _odd(values: dict[Path, object]) -> Iterator[tuple[Path, object, object]]:
     """(file, usual value, its own) of the files whose value is not the commonest; of equally common, the first."""
     if values:
         usual = Counter(values.values()).most_common(1)[0][0]
-        yield from ((path, usual, own) for path, own in values.items() if own != usual)
+        yield from ((path, usual, value) for path, value in values.items() if value != usual)
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -305,8 +238,3 @@ def span(sizes: Iterable[tuple[int, int]]) -> str:
         f"{min(side)}-{max(side)}" if min(side) < max(side) else str(min(side)) for side in zip(*sizes, strict=True)
     ]
     return "x".join(ranges)
-
-
-def classes(root: Path) -> list[str]:
-    """The classes of dtd: a source of textures, and so no data set that `load` knows."""
-    return [folder.name for folder in folders(root / "images")]

@@ -14,8 +14,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from adlib import data, images
+from adlib import data, images, metrics
 from adlib.common.errors import UserError
+from adlib.data import mixtures
 from adlib.data.samples import some
 
 GROUPS = ("normal train", "normal test", "defective")
@@ -26,11 +27,7 @@ ORACLE = "mean grey AUROC (oracle)"
 
 def available() -> list[str]:
     """Data sets on this machine: those whose folder exists, and the embedded ones."""
-    return [name for name in data.datasets() if _is_here(data.DATASETS[name])]
-
-
-def _is_here(source) -> bool:
-    return not source.advice or source.root().is_dir()
+    return [name for name, source in data.DATASETS.items() if not source.advice or source.place().is_dir()]
 
 
 def tables(dataset: str, categories: Iterable[str] | None = None) -> tuple[dict[str, pd.DataFrame], list[str]]:
@@ -38,29 +35,38 @@ def tables(dataset: str, categories: Iterable[str] | None = None) -> tuple[dict[
 
     UserError: a named category that cannot be loaded, a category that is there but cannot, or none at all.
     """
-    found, absent = {}, {}
+    here, absent = {}, {}
     for category in data.categories(dataset) if categories is None else categories:
         try:
-            table = data.load(dataset, category)
+            table = _table(dataset, category)
         except UserError as error:
             if categories is not None or _is_there(dataset, category):
                 raise
             absent[category] = error
         else:
-            found[table.attrs["category"]] = table
-    if not found and categories is None and not absent:
-        table = data.load(dataset)  # a data set without named categories is one of any name
-        found[table.attrs["category"]] = table
-    if not found:
+            here[table.attrs["category"]] = table
+    if not here and categories is None and not absent:
+        table = _table(dataset)  # a data set without named categories is one of any name
+        here[table.attrs["category"]] = table
+    if not here:
         raise next(
             iter(absent.values()), UserError(f"no category of {dataset} was named; None takes all that are here")
         )
-    return found, [f"not here: {len(absent)} of {len(absent) + len(found)}, {some(list(absent))}"] if absent else []
+    return here, [f"not here: {len(absent)} of {len(absent) + len(here)}, {some(list(absent))}"] if absent else []
+
+
+def _table(dataset: str, category: str | None = None) -> pd.DataFrame:
+    """The sample table, of a source of textures, too."""
+    known = data.load if mixtures.is_mixture(dataset) else data.listed
+    return known(dataset, category)
 
 
 def _is_there(dataset: str, category: str) -> bool:
     """Whether a category has a folder; a mixture's parts are chosen by name, so they must be there."""
-    return dataset not in data.DATASETS or (data.DATASETS[dataset].root() / category).exists()
+    if mixtures.is_mixture(dataset):
+        return True
+    source = data.CATALOGUE[mixtures.options(dataset)[0]]
+    return source.folder(source.place(), category).exists()
 
 
 def measure(table: pd.DataFrame, limit: int | None = None) -> pd.DataFrame:
@@ -74,8 +80,8 @@ def measure(table: pd.DataFrame, limit: int | None = None) -> pd.DataFrame:
     threshold, root = table.attrs.get("mask_threshold", 0), table.attrs["root"]
     with ThreadPoolExecutor() as pool:
         pairs = zip(rows.path, rows["mask"], strict=True)
-        found = pool.map(lambda pair: _measured(*pair, threshold), pairs)
-        values = list(tqdm(found, total=len(rows), desc="measure", disable=None))
+        measuring = pool.map(lambda pair: _measured(*pair, threshold), pairs)
+        values = list(tqdm(measuring, total=len(rows), desc="measure", disable=None))
     out = rows[["split", "label", "defect"]].reset_index(drop=True)
     out.insert(0, "name", [Path(path).relative_to(root).as_posix() for path in rows.path])
     out.insert(0, "category", table.attrs["category"])
@@ -116,10 +122,10 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
     """
     dataset, category = table.attrs["dataset"], table.attrs["category"]
     part = (table.split + "/" + table.defect).rename("part")
-    found = table.groupby(part)["mask"].agg(images="size", masks="count")
+    present = table.groupby(part)["mask"].agg(images="size", masks="count")
     official = _official(dataset, category)
-    order = sorted({*found.index, *official}, key=lambda p: (p != "train/good", p != "test/good", p))
-    out = found.reindex(order, fill_value=0).rename_axis("part").reset_index()
+    order = sorted({*present.index, *official}, key=lambda p: (p != "train/good", p != "test/good", p))
+    out = present.reindex(order, fill_value=0).rename_axis("part").reset_index()
     known = [official.get(p, 0) if official else pd.NA for p in order]
     out.insert(2, "official", pd.array(known, dtype="Int64"))
     return out.assign(dataset=dataset, category=category)[[*KEY, "part", "images", "official", "masks"]]
@@ -127,20 +133,18 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
 
 def _official(dataset: str, category: str) -> dict[str, int]:
     """Official counts of a category; those of a mixture's part are its own data set's."""
-    from adlib.data.official import COUNTS
-
-    if dataset not in COUNTS and ":" in category:
+    if mixtures.is_mixture(dataset):
         dataset, category = category.split(":", 1)
-    return COUNTS.get(dataset, {}).get(category, {})
+    return data.official(mixtures.options(dataset)[0]).get(category, {})
 
 
 def sizes(measured: pd.DataFrame) -> pd.DataFrame:
     """Modes and sizes per category of `measure`'s table: images, mode, number of sizes, width and height as ranges."""
     rows = []
-    for key, own in measured.groupby(KEY, sort=False):
-        row = dict(zip(KEY, key, strict=True)) | {"images": len(own), "mode": ", ".join(sorted(set(own["mode"])))}
-        row |= {"sizes": len(own[["width", "height"]].drop_duplicates())}
-        rows.append(row | {side: _range(own[side]) for side in ("width", "height")})
+    for key, group in measured.groupby(KEY, sort=False):
+        row = dict(zip(KEY, key, strict=True)) | {"images": len(group), "mode": ", ".join(sorted(set(group["mode"])))}
+        row |= {"sizes": len(group[["width", "height"]].drop_duplicates())}
+        rows.append(row | {side: _range(group[side]) for side in ("width", "height")})
     return pd.DataFrame(rows)
 
 
@@ -176,8 +180,8 @@ def shortcuts(measured: pd.DataFrame) -> pd.DataFrame:
     normal train, 0.5 where the split is fair, above it where the test images are brighter.
     """
     rows = []
-    for key, own in measured.groupby(KEY, sort=False):
-        train, normal, defective = (own.grey[own.group == g].to_numpy() for g in GROUPS)
+    for key, rows_of in measured.groupby(KEY, sort=False):
+        train, normal, defective = (rows_of.grey[rows_of.group == g].to_numpy() for g in GROUPS)
         row = dict(zip(KEY, key, strict=True)) | _best_direction(normal, defective)
         centre = np.median(train) if len(train) else np.nan
         row["distance"] = _auroc(abs(normal - centre), abs(defective - centre))
@@ -188,16 +192,12 @@ def shortcuts(measured: pd.DataFrame) -> pd.DataFrame:
 
 def _auroc(low: np.ndarray, high: np.ndarray) -> float:
     """P(a value of `high` exceeds one of `low`) + half P(equal); NaN where one is empty."""
-    from adlib import metrics
-
     if not len(low) or not len(high):
         return float("nan")
     return metrics.image_auroc(np.repeat([0, 1], [len(low), len(high)]), np.concatenate([low, high]))
 
 
 def _best_direction(normal: np.ndarray, defective: np.ndarray) -> dict:
-    from adlib import metrics
-
     value = _auroc(normal, defective)
     if np.isnan(value):
         return {"auroc": value, "direction": "", "low": value, "high": value}
@@ -208,25 +208,23 @@ def _best_direction(normal: np.ndarray, defective: np.ndarray) -> dict:
     return {"auroc": max(value, 1 - value), "direction": direction, "low": interval.low, "high": interval.high}
 
 
-def defect_types(found: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Table 1 of ValidFlow beside the sample tables of MVTec AD: one row per category of the print.
+def defect_types(tables: Iterable[pd.DataFrame], printed: pd.DataFrame, dataset: str = "mvtec_ad") -> pd.DataFrame:
+    """A printed list of the kinds of defects beside the sample tables of its data set: one row per printed category.
 
-    Columns: category, printed (number of kinds in Table 1), official, folders (number, NA where the category is not
+    printed: category, defect_type (the printed name) and <dataset>_folder (the folder that is meant), a row per kind.
+    Columns: category, printed (number of its kinds), official, folders (number, NA where the category is not
     here), missing and extra (folder names that are in one of print and folders only), kinds (the printed names).
     """
-    from adlib.reports import published
-
-    kinds = pd.read_csv(published.FOLDER / "validflow_table1.csv")
-    here = {t.attrs["category"]: set(t.defect[t.label == 1]) for t in found if t.attrs["dataset"] == "mvtec_ad"}
+    here = {t.attrs["category"]: set(t.defect[t.label == 1]) for t in tables if t.attrs["dataset"] == dataset}
     rows = []
-    for category, own in kinds.groupby("category", sort=False):
-        expected, present = set(own.mvtec_ad_folder), here.get(category)
-        official = sum(part not in ("train/good", "test/good") for part in _official("mvtec_ad", category))
-        row = {"category": category, "printed": len(own), "official": official}
+    for category, kinds in printed.groupby("category", sort=False):
+        expected, present = set(kinds[f"{dataset}_folder"]), here.get(category)
+        official = sum(part not in ("train/good", "test/good") for part in _official(dataset, category))
+        row = {"category": category, "printed": len(kinds), "official": official}
         row["folders"] = pd.NA if present is None else len(present)
         row["missing"] = ", ".join(sorted(expected - present)) if present is not None else ""
         row["extra"] = ", ".join(sorted(present - expected)) if present is not None else ""
-        rows.append(row | {"kinds": ", ".join(own.defect_type)})
+        rows.append(row | {"kinds": ", ".join(kinds.defect_type)})
     return pd.DataFrame(rows).astype({"folders": "Int64"})
 
 
@@ -238,15 +236,16 @@ def describe(dataset: str, categories: Iterable[str] | None = None, limit: int |
     and "all", the AUROC of the mean grey alone against normal test images, in its better direction: an oracle, of full
     pictures. attrs["notes"]: one list of notes. Errors: those of `tables` and `measure`.
     """
-    found, notes = tables(dataset, categories)
+    by_category, notes = tables(dataset, categories)
     parts = []
-    for category, table in found.items():
+    for category, table in by_category.items():
         measured, count = measure(table, limit), counts(table)
         total = {"part": "all", "images": len(table), "official": count.official.sum(min_count=1)}
         total |= {"masks": count["masks"].sum(), "dataset": table.attrs["dataset"], "category": category}
         rows = [_described(row, measured) for row in [total, *count.to_dict("records")]]
         parts += rows
-        notes += [f"{category}: {note}" for note in table.attrs["notes"]]
+        known = [table.attrs["provenance"], *table.attrs["notes"]]
+        notes += [f"{category}: {note}" for note in known if note]
     out = pd.DataFrame(parts)
     out["official"] = out.official.astype("Int64")
     if limit is not None:
@@ -257,15 +256,15 @@ def describe(dataset: str, categories: Iterable[str] | None = None, limit: int |
 
 def _described(row: dict, measured: pd.DataFrame) -> dict:
     part = row["part"]
-    own = measured if part == "all" else measured[measured.split + "/" + measured.defect == part]
-    share = own.share.dropna()
+    chosen = measured if part == "all" else measured[measured.split + "/" + measured.defect == part]
+    share = chosen.share.dropna()
     out = {k: row[k] for k in (*KEY, "part", "images", "official", "masks")}
-    out["mode"] = ", ".join(sorted(set(own["mode"])))
-    out["size"] = f"{_range(own.width)} x {_range(own.height)}" if len(own) else ""
+    out["mode"] = ", ".join(sorted(set(chosen["mode"])))
+    out["size"] = f"{_range(chosen.width)} x {_range(chosen.height)}" if len(chosen) else ""
     out |= {f"share q{round(100 * q)}": share.quantile(q) if len(share) else np.nan for q in QUANTILES}
-    out["grey"] = own.grey.median()
+    out["grey"] = chosen.grey.median()
     normal = measured.grey[measured.group == GROUPS[1]].to_numpy()
-    defective = own.grey[own.label == 1].to_numpy()
+    defective = chosen.grey[chosen.label == 1].to_numpy()
     value = _auroc(normal, defective)
     return out | {ORACLE: max(value, 1 - value)}
 

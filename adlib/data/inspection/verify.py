@@ -6,21 +6,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from adlib import data
-from adlib.common.errors import UserError
-from adlib.common.paths import data_root
-from adlib.data import mixtures
+from adlib.common.errors import UserError, unknown
+from adlib.data import CATALOGUE, mixtures, names, provenance
+from adlib.data.dataset import DataSet
 from adlib.data.inspection import checks
 from adlib.data.inspection.checks import Fault, Look, Part
-from adlib.data.official import COUNTS
-from adlib.data.samples import VERIFYING, DataSet, Sample, images, is_folder, listing, some
+from adlib.data.samples import exists, is_folder, listing, some
 
-DTD_CLASSES, DTD_IMAGES = 47, 120  # images per class
+COLUMNS = ["category", "split", "defect", "images", "official", "masks", "mode", "size"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found. table: category, split, defect, images, official (NA where unknown), masks, mode, size."""
+    """The faults, and what else to know.
+
+    table: category, split, defect, images, official (NA where unknown), masks, mode, size; altered: categories whose
+    pictures have not the official size, so that counts and pairing are verified but not the original pixels.
+    """
 
     dataset: str
     root: Path
@@ -28,6 +30,7 @@ class Report:
     notes: list[str]
     table: pd.DataFrame
     files: int  # decoded, masks included
+    altered: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -39,19 +42,16 @@ class Report:
 
     def __str__(self) -> str:
         shown = self.table.astype(object).where(self.table.notna(), "-")
-        notes = [_printable(f"note: {note}") for note in self.notes]
         verdict = {0: "no fault", 1: "1 fault"}.get(len(self.faults), f"{len(self.faults)} faults")
         last = f"{self.dataset} at {self.root}: {verdict} in {self.files} files"
-        return "\n".join(
-            [
-                *self.lines(),
-                *[""] * bool(self.faults),
-                shown.to_markdown(index=False, disable_numparse=True),
-                "",
-                *notes,
-                last,
-            ]
-        )
+        if self.altered:
+            last += f"; rescaled or cropped copies ({some(self.altered)}): counts and pairing are verified, not the "
+            last += "original pixels"
+        faults = self.lines()
+        if faults:
+            faults.append("")
+        notes = [_printable(f"note: {note}") for note in self.notes]
+        return "\n".join([*faults, shown.to_markdown(index=False, disable_numparse=True), "", *notes, last])
 
 
 def verify(
@@ -67,62 +67,46 @@ def verify(
     """
     source = _source(dataset)
     root = source.place(root)
-    parts, absent = _parts(dataset, source, root, categories)
+    parts, absent = _parts(source, root, categories)
     looks = checks.look_at((file for part in parts for file in part.files()), progress)
-    faults = [fault for part in parts for fault in _of_part(dataset, part, looks, source.mask_threshold)]
+    faults = [fault for part in parts for fault in _of_part(source, part, looks)]
     doubled, notes = checks.duplicates(parts, looks, root)
     faults += [*checks.unreadable(looks), *doubled, *checks.stray(parts)]
     if source.advice and not categories:
-        faults += checks.unclaimed(root / "images" if dataset == "dtd" else root, parts)
-    notes = [*_notes(dataset, parts, absent), *notes]
-    table = pd.DataFrame([row for part in parts for row in _rows(dataset, part, looks)], columns=COLUMNS)
+        faults += checks.unclaimed(root, parts)
+    notes = [*_notes(source, root, parts, absent), *notes]
+    table = pd.DataFrame([row for part in parts for row in _rows(source, part, looks)], columns=COLUMNS)
     table["official"] = table["official"].astype("Int64")
-    return Report(dataset, root, _unique(faults), notes, table, len(looks))
-
-
-COLUMNS = ["category", "split", "defect", "images", "official", "masks", "mode", "size"]
-
-
-def _dtd(root: Path, category: str) -> tuple[list[Sample], list[str]]:
-    """One class of textures; no test, no label."""
-    notes = []
-    return [Sample(path, "train") for path in images(root / "images" / category, notes)], notes
-
-
-DTD = DataSet(_dtd, checks.classes, lambda: data_root() / "dtd", "`python -m adlib data download dtd` gets it")
+    altered = [p.category for p in parts if p.samples and provenance.altered(source, p.category, p.samples[0].path)]
+    return Report(dataset, root, _unique(faults), notes, table, len(looks), tuple(altered))
 
 
 def _source(dataset: str) -> DataSet:
-    """What `load` knows, and dtd, which is no data set but can be as broken as one."""
     if mixtures.is_mixture(dataset):
         raise UserError(f"{dataset!r} is a mixture; verify its data sets one by one, with --category for some of each")
-    return DTD if dataset == "dtd" else data._source(dataset)
+    if dataset not in CATALOGUE:
+        raise unknown("data set", dataset, CATALOGUE)
+    return CATALOGUE[dataset]
 
 
-def _official(dataset: str, category: str) -> dict[str, int] | None:
-    return {"train/good": DTD_IMAGES} if dataset == "dtd" else COUNTS.get(dataset, {}).get(category)
-
-
-def _parts(dataset: str, source: DataSet, root: Path, categories) -> tuple[list[Part], list[str]]:
+def _parts(source: DataSet, root: Path, categories) -> tuple[list[Part], list[str]]:
     """Categories that are there, or were asked for, and the names of those that are not."""
     if source.advice and not is_folder(root):
         listing(root)  # names a file or a broken link in its place
-        raise UserError(f"data set {dataset} not found at {root}; {source.advice}")
+        raise UserError(f"data set {source.name} not found at {root}; {source.advice}")
     valid = source.categories(root) or [root.name]
     wanted = [categories] if isinstance(categories, str) else list(categories or valid)
-    wanted = list(dict.fromkeys(data._category(dataset, valid, category) for category in wanted))
-    place = checks.rules(dataset).place
-    absent = [c for c in wanted if source.advice and not (place(root, c).exists() or place(root, c).is_symlink())]
+    wanted = list(dict.fromkeys(names.spelled(f"{source.name} category", c, valid) for c in wanted))
+    absent = [c for c in wanted if source.advice and not exists(source.folder(root, c))]
     if absent == wanted:
-        raise UserError(f"no category of {dataset} ({some(wanted)}) found in {root}; {source.advice}")
-    parts = [_part(dataset, source, root, c) for c in wanted if categories or c not in absent]
+        raise UserError(f"no category of {source.name} ({some(wanted)}) found in {root}; {source.advice}")
+    parts = [_part(source, root, c) for c in wanted if categories or c not in absent]
     return parts, absent
 
 
-def _part(dataset: str, source: DataSet, root: Path, category: str) -> Part:
-    rules = checks.rules(dataset)
-    part = Part(category, rules.place(root, category))
-    token = VERIFYING.set(True)
+def _part(source: DataSet, root: Path, category: str) -> Part:
+    rules = source.rules
+    part = Part(category, source.folder(root, category))
     try:
         if part.place.is_file():
             raise UserError("is a file where a folder should be")
@@ -136,13 +120,11 @@ def _part(dataset: str, source: DataSet, root: Path, category: str) -> Part:
         # what the layout refuses is a fault like others, and its pictures are looked at all the same
         text = str(error) if isinstance(error, UserError) else f"its layout cannot be read ({error})"
         part.error, part.samples, part.spare = text, [], []
-    finally:
-        VERIFYING.reset(token)
     return part
 
 
-def _of_part(dataset: str, part: Part, looks: dict[Path, Look], threshold: int) -> Iterator[Fault]:
-    official = _official(dataset, part.category)
+def _of_part(source: DataSet, part: Part, looks: dict[Path, Look]) -> Iterator[Fault]:
+    official = source.official.get(part.category)
     if part.error:
         yield Fault("layout", part.place, part.error)
     elif not part.samples:
@@ -150,34 +132,35 @@ def _of_part(dataset: str, part: Part, looks: dict[Path, Look], threshold: int) 
         yield Fault("count", part.place, f"holds no image{due}")
     else:
         if official:
-            yield from checks.counts(dataset, part, official)
+            yield from checks.counts(source, part, official)
         elif not any(s.split == "train" for s in part.samples):
             yield Fault("count", part.place, "holds no normal training image")
-        yield from checks.masks(dataset, part, looks, threshold)
-        yield from checks.modes_and_sizes(dataset, part, looks)
+        yield from checks.masks(source, part, looks)
+        yield from checks.modes_and_sizes(source, part, looks)
 
 
-def _notes(dataset: str, parts: list[Part], absent: list[str]) -> list[str]:
+def _notes(source: DataSet, root: Path, parts: list[Part], absent: list[str]) -> list[str]:
     absent = [category for category in absent if category not in {part.category for part in parts}]
     notes = [f"not there, so not checked: {some(absent, 15)}"] if absent else []
-    if dataset == "dtd":
-        notes.append(f"{len(parts)} of {DTD_CLASSES} classes checked")
     for part in parts:
         if part.error:
             notes.append(f"{part.category}: counts, masks and duplicates were not checked; mend its layout first")
             continue
-        if not _official(dataset, part.category):
+        if part.samples:
+            origin = provenance.sentence(source, root, part.category, part.samples[0].path)
+            notes += [f"{part.category}: {origin}"] if origin else []
+        if part.category not in source.official:
             notes.append(f"{part.category}: no official counts to compare with")
-        empty = [s.path.stem for s in part.samples if s.mask and checks.known_empty(dataset, s)]
+        empty = [s.path.stem for s in part.samples if s.mask and checks.known_empty(source, s)]
         if empty:
             notes.append(f"{part.category}: {len(empty)} masks are empty as published: {some(empty)}")
-        notes += [f"{part.category}: {note}" for note in part.notes if "empty mask" not in note]
+        notes += [f"{part.category}: {note}" for note in part.notes]
     return notes
 
 
-def _rows(dataset: str, part: Part, looks: dict[Path, Look]) -> Iterator[dict]:
+def _rows(source: DataSet, part: Part, looks: dict[Path, Look]) -> Iterator[dict]:
     """One row per split and defect, those included of which nothing is there."""
-    official = _official(dataset, part.category) or {}
+    official = source.official.get(part.category, {})
     groups = {key: [] for key in official}
     for s in part.samples:
         groups.setdefault(f"{s.split}/{s.defect}", []).append(s)

@@ -12,10 +12,11 @@ from made_archives import FILES, GOOD, contents, get, leftovers, refused, sha256
 from server import Served, serving
 
 from adlib.common.errors import UserError
+from adlib.data import CATALOGUE
 from adlib.data import download as downloads
+from adlib.data.dataset import Archive
 from adlib.data.download import transfer as fetch
 from adlib.data.download import unpack
-from adlib.data.download.sources import SOURCES, Archive
 
 
 @pytest.fixture(autouse=True)
@@ -253,7 +254,7 @@ def test_what_a_killed_call_had_unpacked_is_not_taken_over(target):
 
 def test_without_the_licence_nothing_happens(target):
     with serving({"/a": Served(GOOD)}) as server, pytest.raises(UserError) as error:
-        downloads.download("mtd", target, sources={"mtd": source(server.url("/a"))})
+        downloads.download("mtd", target, source=source(server.url("/a")))
     for part in ("to be cited", "http://home.example", "--accept-licence"):
         assert part in str(error.value)
     assert server.requests == []
@@ -271,7 +272,7 @@ def test_a_second_call_does_nothing_and_says_so(target, capsys):
         found = source(server.url("/a"))
         get(target, found)
         times = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
-        assert downloads.download("mtd", target, sources={"mtd": found}) == target  # no licence needed either
+        assert downloads.download("mtd", target, source=found) == target  # no licence needed either
         assert len(server.requests) == 1
     assert times == {path: path.stat().st_mtime_ns for path in target.rglob("*")}
     assert "already complete" in capsys.readouterr().err
@@ -371,10 +372,10 @@ MEMBERS = {
 }
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", [name for name, known in CATALOGUE.items() if known.source])
 def test_the_sources_map_their_archives_to_the_layout(name):
     """Member names as ../shared/datasets.md gives them; only encrypted addresses; checksums are well formed."""
-    found = SOURCES[name]
+    found = CATALOGUE[name].source
     member, place = MEMBERS[name]
     found_member = unpack._Member(member, True, False, io.BytesIO)
     assert unpack._place(found_member, unpack.re.compile(found.keep)) == place
@@ -386,4 +387,4 @@ def test_the_sources_map_their_archives_to_the_layout(name):
 
 def test_the_counts_of_a_complete_copy_are_those_of_the_delivered_tiles(shared):
     """The companion's MTD is complete, so nothing differs."""
-    assert downloads._differences(shared / "data" / "mtd", SOURCES["mtd"]) == []
+    assert downloads._differences(shared / "data" / "mtd", CATALOGUE["mtd"].source) == []

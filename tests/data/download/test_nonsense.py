@@ -79,4 +79,4 @@ def test_a_listing_cannot_lead_to_another_kind_of_address(target, tmp_path):
 def test_a_place_that_cannot_be_is_named_in_one_sentence(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"leads nowhere|cannot write"):
-        downloads.download("mtd", root, accept_licence=True, sources={"mtd": source("http://127.0.0.1:1/")})
+        downloads.download("mtd", root, accept_licence=True, source=source("http://127.0.0.1:1/"))

@@ -1,5 +1,6 @@
 """Describing data: counts against official ones, defect shares, and what brightness alone gives away."""
 
+import made_layouts
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from adlib import data, evaluation, images
 from adlib.common.errors import UserError
-from adlib.data import official
 from adlib.data.inspection import describe
+from adlib.reports import published
 
 SIDE = 20
 TRAIN, NORMAL, BRIGHT, DARK = (100, 104), (90, 92, 94), (130, 132), (93, 95)
@@ -106,7 +107,7 @@ def test_counts_stand_beside_the_official_ones(table):
     """Officially 209 + 20 normal and three kinds; here 2 + 3, one of these kinds, and scratch, unknown there."""
     found = describe.counts(table).set_index("part")
     assert found.images.to_dict() == {
-        **dict.fromkeys(official.COUNTS["mvtec_ad"]["bottle"], 0),
+        **dict.fromkeys(data.official("mvtec_ad")["bottle"], 0),
         **{"train/good": 2, "test/good": 3, "test/broken_large": 2, "test/scratch": 2},
     }
     assert found.official["train/good"] == 209
@@ -131,10 +132,13 @@ def test_describe_has_a_row_per_part_and_names_what_is_absent(table):
     described = describe.describe("mvtec_ad")
     rows = described.set_index("part")
     assert rows.loc["all", ["images", "masks"]].tolist() == [9, 2]
-    assert rows.official["all"] == sum(official.COUNTS["mvtec_ad"]["bottle"].values())
+    assert rows.official["all"] == sum(data.official("mvtec_ad")["bottle"].values())
     assert rows[describe.ORACLE][["all", "test/broken_large"]].tolist() == pytest.approx([11 / 12, 1])
     assert rows["size"]["all"] == "20 x 20"
-    assert any(note.startswith("not here: 14 of 15") for note in described.attrs["notes"])
+    assert described.attrs["notes"][:2] == [
+        "not here: 14 of 15, cable, capsule, carpet, grid, hazelnut and 9 more",
+        "bottle: rescaled or cropped copy: 20x20 instead of the official 900x900",
+    ]
     assert "1.25" in describe.text(described)  # the share in percent
 
 
@@ -160,7 +164,7 @@ def test_a_mask_of_another_size_is_named(table):
 
 def test_table_1_of_validflow_has_73_kinds_and_shows_what_the_folders_lack(table):
     """73 = the official folders, not the 70 of the text; here bottle lacks two of its kinds and has one too many."""
-    kinds = describe.defect_types([table]).set_index("category")
+    kinds = describe.defect_types([table], pd.read_csv(published.FOLDER / "validflow_table1.csv")).set_index("category")
     assert kinds.printed.sum() == kinds.official.sum() == 73
     assert (kinds.missing["bottle"], kinds.extra["bottle"]) == ("broken_small, contamination", "scratch")
     assert kinds.folders.notna().sum() == 1
@@ -190,3 +194,13 @@ def test_on_screw_brightness_alone_is_perfect(shared, monkeypatch):
     assert (row.auroc, row.direction) == (1, "brighter")
     assert row.distance < 0.05
     assert row.drift < 0.05
+
+
+def test_a_source_of_textures_is_described_though_load_refuses_it(tmp_path, monkeypatch):
+    """Two classes of three pictures; officially 120 each."""
+    monkeypatch.setenv("ADLIB_DATA", str(tmp_path))
+    made_layouts.make("dtd", tmp_path)
+    rows = describe.describe("dtd").set_index(["category", "part"])
+    assert rows.loc[("cracked", "train/good"), ["images", "official", "size"]].tolist() == [3, 120, "32 to 34 x 24"]
+    assert len(rows) == 4
+    assert "dtd" not in describe.available()

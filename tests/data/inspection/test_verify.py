@@ -11,9 +11,6 @@ from data_faults import CASES, EXCLUDED, FAULTS, LAYOUTS, Spot
 from adlib import data
 from adlib.batch.evidence import with_faults
 from adlib.common.errors import UserError
-from adlib.data import official
-from adlib.data.inspection import checks
-from adlib.data.inspection import verify as module
 from adlib.data.inspection.verify import verify
 
 
@@ -26,12 +23,7 @@ def originals(tmp_path_factory):
 @pytest.fixture
 def small_counts(monkeypatch):
     """The made data sets count as the official ones; a user's own has no official counts."""
-    for name, counts in made_layouts.COUNTS.items():
-        if name != "folder":
-            monkeypatch.setitem(official.COUNTS, name, counts)
-    for category in made_layouts.COUNTS["dagm"]:
-        monkeypatch.setitem(official.DAGM_DEFECTIVE_TRAIN, category, 1)
-    monkeypatch.setattr(module, "DTD_IMAGES", 3)
+    made_layouts.count_as_official(monkeypatch, *(name for name in LAYOUTS if name != "folder"))
 
 
 @pytest.fixture
@@ -41,7 +33,7 @@ def spot(layout, originals, small_counts, tmp_path) -> Spot:
     root = shutil.copytree(originals[name], tmp_path / name)
     if name == "dtd":
         files = sorted((root / "images" / "banded").iterdir())
-        return Spot(name, root, root / "images" / "banded", files[0], files[1])
+        return Spot(name, root / "images", root / "images" / "banded", files[0], files[1])
     category = next(iter(made_layouts.COUNTS[name]))
     table = data.load(name, category, root=root)
     train = [Path(p) for p in table.path[table.split == "train"]]
@@ -51,7 +43,7 @@ def spot(layout, originals, small_counts, tmp_path) -> Spot:
         # of a kind in which others have masks, too
         defects = defects[defects.groupby("defect")["mask"].transform("count") >= 2]
     defect, mask = defects.path.iloc[0], defects["mask"].iloc[0]
-    place = checks.rules(name).place(root, category)
+    place = data.CATALOGUE[name].folder(root, category)
     return Spot(name, root, place, train[0], train[1], good, Path(defect), Path(mask) if mask else None)
 
 
@@ -156,8 +148,8 @@ def test_the_inner_folder_of_the_archive_is_found(originals, small_counts, tmp_p
 @pytest.mark.parametrize(
     ("dataset", "categories", "sentence"),
     [
-        ("mvtec", None, r"unknown data set 'mvtec' \(did you mean 'mvtec_ad'"),
-        ("mvtec_ad", "botle", r"unknown category 'botle' .*did you mean 'bottle'"),
+        ("mvtec", None, r"unknown data set 'mvtec'; did you mean 'mvtec_ad'\?"),
+        ("mvtec_ad", "botle", r"unknown mvtec_ad category 'botle'; did you mean 'bottle'"),
         ("mvtec_ad", "cable", r"no category of mvtec_ad \(cable\) found in"),
         ("btad", None, r"data set btad not found at .*btad; fetch it with"),
         ("dagm", None, r"dagm is a file; expected a folder"),
@@ -174,10 +166,15 @@ def test_bad_input_is_one_sentence(dataset, categories, sentence, originals, tmp
         verify(dataset, categories=categories)
 
 
-@pytest.mark.parametrize("category", ["bottle", "screw"])
-def test_real_mvtec_is_clean(shared, category):
-    report = verify("mvtec_ad", shared / "data" / "mvtec_ad", category, progress=False)
+@pytest.mark.parametrize(("category", "sides"), [("bottle", (256, 900)), ("screw", (384, 1024))])
+def test_real_mvtec_is_clean_and_says_that_it_is_a_rescaled_copy(shared, category, sides):
+    """No fault means that counts and pairing are right; the pixels are not those of the original."""
+    report = verify("mvtec_ad", shared / "data" / "mvtec_ad", category.upper(), progress=False)
     assert report.faults == []
+    size, official = (f"{side}x{side}" for side in sides)
+    assert f"note: {category}: rescaled or cropped copy: {size} instead of the official {official}" in str(report)
+    last = f"rescaled or cropped copies ({category}): counts and pairing are verified, not the original pixels"
+    assert str(report).endswith(last)
 
 
 def test_a_subset_of_dagm_says_how_many_of_how_many(shared):
