@@ -5,6 +5,7 @@ $ADLIB_SHARED.
 import os
 from pathlib import Path
 
+import made
 import numpy as np
 import pytest
 
@@ -38,3 +39,16 @@ def own_roots(tmp_path, monkeypatch):
     """No test writes into the project's results or cache."""
     monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def finished_world(tmp_path_factory) -> Path:
+    """Data and two finished runs of SimpleNet, seeds 0 and 1 (see `made.finished`); tests read them only."""
+    return made.finished(tmp_path_factory.mktemp("finished"), seeds=(0, 1))
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory) -> Path:
+    """Fewer pictures and one finished run of one epoch; tests read them only."""
+    counts = {"train": 10, "normal": 2, "anomalous": 2}
+    return made.finished(tmp_path_factory.mktemp("small"), config={"epochs": 1}, **counts)

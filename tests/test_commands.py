@@ -157,27 +157,15 @@ def test_options_and_json_combine_and_may_not_disagree():
         options.combined({"batch_size": 2}, {"batch_size": 3})
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """One finished run of SimpleNet, one epoch at 64 pixels, and the data behind it."""
-    base = tmp_path_factory.mktemp("world")
-    made.folder_dataset(base / "data", train=10, normal=2, anomalous=2)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("data", "results", "cache"):
-            patch.setenv(f"ADLIB_{name.upper()}", str(base / name))
-        adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1}, device="cpu")
-    return base
-
-
 @pytest.fixture
-def here(world, monkeypatch):
-    for name in ("data", "results", "cache"):
-        monkeypatch.setenv(f"ADLIB_{name.upper()}", str(world / name))
-    return world
+def here(small_world, monkeypatch):
+    """The environment of one finished run."""
+    made.live_in(small_world, monkeypatch)
+    return small_world
 
 
 def test_run_takes_settings_as_options_and_says_a_line_per_stage_where_nobody_watches(here, capsys):
-    """The options name the run of `world`, so it is loaded and nothing is trained."""
+    """The options name the run of `small_world`, so it is loaded and nothing is trained."""
     settings = made.CONFIG | {"epochs": 1}
     flags = [x for k, v in settings.items() for x in (f"--{k}", "none" if v is None else str(v))]
     assert main(["run", "simplenet", "folder", "stripes", "--format", "csv", *flags]) == 0

@@ -11,35 +11,23 @@ import pytest
 import torch
 from PIL import Image
 
-import adlib
 from adlib.__main__ import main
 
 SMALL = '{"backbone": "tf_efficientnet_lite0", "image_size": 64, "resize": null, "epochs": 1, "eval_every": 0}'
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    base = tmp_path_factory.mktemp("world")
-    made.folder_dataset(base / "data", train=10, normal=2, anomalous=2)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("data", "results", "cache"):
-            patch.setenv(f"ADLIB_{name.upper()}", str(base / name))
-        adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1}, device="cpu")
-    return base
-
-
 @pytest.fixture
-def data(world, tmp_path, monkeypatch):
+def data(small_world, tmp_path, monkeypatch):
     """A private copy of the data set, to be broken."""
-    shutil.copytree(world / "data", tmp_path / "data")
+    shutil.copytree(small_world / "data", tmp_path / "data")
     monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
     return tmp_path / "data" / "folder" / "stripes"
 
 
 @pytest.fixture
-def run(world, tmp_path):
+def run(small_world, tmp_path):
     """A private copy of the finished run."""
-    source = next((world / "results").rglob("run.json")).parent
+    source = next((small_world / "results").rglob("run.json")).parent
     return shutil.copytree(source, tmp_path / "run")
 
 

@@ -12,15 +12,12 @@ from adlib.__main__ import main
 from adlib.common.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    base = tmp_path_factory.mktemp("world")
-    made.folder_dataset(base / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("data", "results", "cache"):
-            patch.setenv(f"ADLIB_{name.upper()}", str(base / name))
-        run = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG, device="cpu").runs[0]
-        table = data.load("folder", "stripes")
+@pytest.fixture
+def world(finished_world, monkeypatch):
+    """(a finished run, the sample table of its test pictures)."""
+    made.live_in(finished_world, monkeypatch)
+    run = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG, device="cpu").runs[0]
+    table = data.load("folder", "stripes")
     return run, table[table.split == "test"].reset_index(drop=True)
 
 

@@ -15,6 +15,7 @@ CLASSES = (
     " perforated pitted pleated polka-dotted porous potholed scaly smeared spiralled sprinkled stained stratified"
     " striped studded swirly veined waffled woven wrinkled zigzagged"
 ).split()
+PER_CLASS = 120  # pictures
 
 
 def samples(root: Path, category: str) -> tuple[list[Sample], list[str]]:
@@ -30,7 +31,7 @@ DATASET = DataSet(
     fetched("dtd"),
     inner="images",
     anomalies=False,
-    official={name: {"train/good": 120} for name in CLASSES},
+    official={name: {"train/good": PER_CLASS} for name in CLASSES},
     quirks=("no data set to detect anomalies in: textures for simulated ones",),
     rules=Rules(masks="none", one_size=False),
     source=Source(
@@ -51,6 +52,6 @@ DATASET = DataSet(
         unpacked=700_000_000,
         keep=r"^(?:dtd/)?(images/[^/]+/[^/]+)$",
         unpacks_to="images/banded",
-        counts={"images/*/*.jpg": 5640},
+        counts={"images/*/*.jpg": len(CLASSES) * PER_CLASS},
     ),
 )

@@ -25,11 +25,10 @@ from adlib import data, images
 from adlib.common.errors import UserError, check_names
 from adlib.common.hashes import content_hashes
 from adlib.common.paths import data_root
-from adlib.data import textures
+from adlib.data import dtd, textures
 from adlib.data.samples import some
 
 NAMES = ("auto", "dtd", "photographs")
-DTD_IMAGES = 5640  # in 47 classes
 PHOTOGRAPHS = (  # what scikit-image's wheel carries, without drawings, and one picture of the stereo pair
     *("astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png"),
     *("coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png"),
@@ -111,7 +110,8 @@ def _dtd(folder: Path, limit: int | None) -> TextureSource:
     if not files:
         raise UserError(f"texture source dtd at {folder} holds no <class>/*.jpg; {advice}")
     kept = _spaced(files, limit)
-    note = f"{len(kept)} of DTD's {DTD_IMAGES} Describable Textures, {len({f.parent for f in kept})} of 47 classes"
+    pictures, classes = len(dtd.CLASSES) * dtd.PER_CLASS, len(dtd.CLASSES)
+    note = f"{len(kept)} of DTD's {pictures} Describable Textures, {len({f.parent for f in kept})} of {classes} classes"
     return _source("dtd", folder, [(f, f.relative_to(folder).as_posix(), WHOLE) for f in kept], note)
 
 

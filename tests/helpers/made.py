@@ -47,3 +47,22 @@ def folder_dataset(root: Path, train: int = 24, normal: int = 6, anomalous: int 
                 Image.fromarray(mask).save(base / "masks" / "square" / f"{k:03d}.png")
             number += 1
     return base
+
+
+def finished(base: Path, seeds: tuple[int, ...] = (0,), config: dict | None = None, **counts) -> Path:
+    """base/data, and below base/results finished runs of SimpleNet on it; base/cache."""
+    import pytest
+
+    import adlib
+
+    folder_dataset(base / "data", **counts)
+    with pytest.MonkeyPatch.context() as patch:
+        live_in(base, patch)
+        adlib.reproduce("simplenet", "folder", ["stripes"], seeds, CONFIG | (config or {}), device="cpu")
+    return base
+
+
+def live_in(base: Path, patch) -> None:
+    """The roots of a world, until the patch ends."""
+    for name in ("data", "results", "cache"):
+        patch.setenv(f"ADLIB_{name.upper()}", str(base / name))

@@ -14,24 +14,11 @@ from adlib.common.errors import UserError
 from adlib.runs import execution, fingerprint
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Data and two finished runs (seeds 0 and 1); tests read them only."""
-    base = tmp_path_factory.mktemp("world")
-    made.folder_dataset(base / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("data", "results", "cache"):
-            patch.setenv(f"ADLIB_{name.upper()}", str(base / name))
-        adlib.reproduce("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG, device="cpu")
-    return base
-
-
 @pytest.fixture
-def here(world, monkeypatch):
+def here(finished_world, monkeypatch):
     """The environment of the finished runs."""
-    for name in ("data", "results", "cache"):
-        monkeypatch.setenv(f"ADLIB_{name.upper()}", str(world / name))
-    return world
+    made.live_in(finished_world, monkeypatch)
+    return finished_world
 
 
 @pytest.fixture
