@@ -16,8 +16,8 @@ from turns import FOLDER, write
 from adlib import runs
 
 CONDITIONS = (
-    "Scores, trained weights, history (without seconds) and every metric of run.json, equal in all bits or not. One CPU "
-    "thread, one machine, the same library versions."
+    "Scores, trained weights, history (without seconds) and every metric of run.json, equal in all bits or not. "
+    "One CPU thread, one machine, the same library versions."
 )
 
 
