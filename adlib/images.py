@@ -4,6 +4,7 @@ Shapes: a decoded picture is uint8 [H,W,3], a resized one uint8 [3,S,S], a cache
 Protocol: common.md section 2. EXIF rotation is not applied, as in the loaders of the published results.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -238,9 +239,14 @@ def _key(table: pd.DataFrame, geometry: Geometry) -> str:
     """Row paths stand beside the fingerprint because a selection of rows keeps the whole table's attrs."""
     root = table.attrs.get("root", "")
     rows = [os.path.relpath(path, root) if root else path for path in table.path]
-    code = definitions.fingerprint(decode, resize, outside=("adlib.common",))
-    identity = [table.attrs.get("fingerprint") or _contents(table), rows, asdict(geometry), code]
+    identity = [table.attrs.get("fingerprint") or _contents(table), rows, asdict(geometry), _code()]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _code() -> str:
+    """What turns a file into pixels: pictures that former code made are not taken for those of this one."""
+    return definitions.fingerprint(decode, resize, outside=("adlib.common",))
 
 
 def _contents(table: pd.DataFrame) -> list[str]:

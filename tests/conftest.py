@@ -36,7 +36,8 @@ def golden(shared):
 
 @pytest.fixture(autouse=True)
 def own_roots(tmp_path, monkeypatch):
-    """No test writes into the project's results or cache."""
+    """No test writes into the results or cache of the project, or asks the network for weights."""
+    monkeypatch.setenv("ADLIB_OFFLINE", "1")
     monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "cache"))
 

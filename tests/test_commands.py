@@ -202,7 +202,7 @@ def test_list_names_the_runs_below_the_folder_and_prints_every_format(here, caps
     (run,) = (path.parent for path in folder.rglob("run.json"))
     assert below == f"current {run.relative_to(folder)}\n"
     assert main(["list", str(folder), "--format", "json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert row["method"] == "simplenet"
 
 

@@ -35,7 +35,7 @@ def refused(capsys, *argv: str) -> str:
     """The one sentence on stderr, after the lines of the stages (`run` where nobody watches); asserts exit status 2."""
     assert main(list(argv)) == 2
     *stages, text = capsys.readouterr().err.strip().splitlines()
-    assert all(line.startswith(f"{argv[1]} {argv[2]}: ") for line in stages)
+    assert all(line.startswith(f"{argv[1]} {argv[2]}") for line in stages)
     assert text.startswith("adlib: ")
     return text
 

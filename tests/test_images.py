@@ -212,7 +212,8 @@ def test_other_content_or_geometry_is_another_cache(tmp_path):
 
 def test_writing_into_the_array_never_reaches_the_cache(tmp_path):
     table = table_of(tmp_path, [noise(9, 9)])
-    images.cached(table, Geometry(8))[:] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        images.cached(table, Geometry(8))[:] = 0
     assert images.cached(table, Geometry(8)).any()
 
 

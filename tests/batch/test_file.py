@@ -101,7 +101,7 @@ def test_the_same_run_twice_in_a_file_is_one_item(tmp_path):
         ("- {method: simplenet, dataset: textures, categores: [brick]}", "did you mean 'categories'"),
         ("- {method: simplnet, dataset: textures}", "unknown method 'simplnet'; did you mean 'simplenet'"),
         ("- {method: simplenet, dataset: texture}", "unknown data set 'texture'"),
-        (f"- {{{BRICK.replace('[brick]', '[brik]')}}}", "unknown category 'brik'"),
+        (f"- {{{BRICK.replace('[brick]', '[brik]')}}}", "unknown textures category 'brik'"),
         (f"- {{{BRICK}}}\n- {{{BRICK.replace('epochs', 'epoch')}}}", "entry 2: unknown config field 'epoch'"),
         (f"- {{{BRICK}, seeds: [a]}}", "seeds ['a'] must be a list of integers"),
         (f"- {{{BRICK}, seeds: two}}", "seeds is 'two', but must be a list"),
@@ -159,7 +159,12 @@ def test_all_that_is_missing_or_wrong_is_listed_a_line_for_each_entry(tmp_path, 
     assert [int(re.search(r"entry (\d+): ", line)[1]) for line in said] == [1, 3, 4, 5, 6]
     expected = (
         ("data set mtd not found", "weights of backbone 'resnet18.tv_in1k'"),
-        ("unknown method 'simplenett'", "unknown category 'brik'", "unknown category 'gravle'", "seeds ['x']"),
+        (
+            "unknown method 'simplenett'",
+            "unknown textures category 'brik'",
+            "unknown textures category 'gravle'",
+            "seeds ['x']",
+        ),
         ("config field 'epochs' is -1", "config field 'image_size' is 'big'"),
         ("unknown notebook '03_simplnet'; did you mean '03_simplenet'",),
         ("unknown parameter of run 'datset'; did you mean 'dataset'", "unknown parameter of run 'sedes'"),
@@ -183,6 +188,7 @@ def test_what_is_missing_of_many_categories_is_said_once(tmp_path, monkeypatch):
 def test_a_check_asks_no_network(tmp_path, monkeypatch):
     """Weights that are on no disk: without `download` no address is looked up, with it one is."""
     monkeypatch.delenv("ADLIB_WEIGHTS", raising=False)
+    monkeypatch.delenv("ADLIB_OFFLINE")
     asked = []
 
     def refuse(host, *rest, **named):
