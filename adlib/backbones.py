@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,10 +33,17 @@ class Network(NamedTuple):
 
 class Frozen(nn.Module):
     """A network that training never changes: in eval mode always, without gradients, named by the fingerprint of its
-    tensors instead of being stored with a run. Whoever fills it calls `freeze` when the weights are in.
+    tensors instead of being stored with a run. A subclass fills itself in its constructor and ends with `freeze`.
+
+    On the meta device, where runs are planned, it is filled on the CPU once for the same arguments, then forgotten.
     """
 
-    network: Network
+    network: Network | None = None
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _planned_once(cls.__init__)
 
     def freeze(self, name: str, file: str, **facts: object) -> None:
         """No gradients from here on. facts: what decides the output besides the tensors, part of the fingerprint."""
@@ -46,6 +52,27 @@ class Frozen(nn.Module):
 
     def train(self, mode: bool = True):
         return super().train(False)  # batch-norm statistics never move
+
+
+_PLANNED: dict[tuple, dict] = {}  # what planning has built once
+
+
+def _planned_once(init: Callable) -> Callable:
+    """The constructor of a frozen network, that computes nothing on the meta device but the first time."""
+
+    @functools.wraps(init)
+    def wrapped(self, *arguments, **named) -> None:
+        if torch.get_default_device().type != "meta":
+            init(self, *arguments, **named)
+            return
+        key = (type(self), repr(arguments), repr(sorted(named.items())), str(paths.weights_root()))
+        if key not in _PLANNED:
+            with torch.device("cpu"):
+                init(self, *arguments, **named)
+            _PLANNED[key] = dict(vars(self.to("meta")))
+        vars(self).update(_PLANNED[key])
+
+    return wrapped
 
 
 class Features(Frozen):
@@ -65,16 +92,11 @@ class Features(Frozen):
         normalise: bool = True,
     ):
         super().__init__()
-        self.name, self.layers = name, tuple(layers)
-        planned = torch.get_default_device().type == "meta"
-        if planned:
-            real = _planned(name, self.layers, pretrained, normalise, str(paths.weights_root()))
-            self.model, self.network = real.model, real.network
-        else:
-            self.model = extractor(name, self.layers)
-        if not planned and pretrained:
+        self.name, self.layers = name, _checked(name, layers)
+        self.model = extractor(name, self.layers)
+        if pretrained:
             file = load_weights(self.model, name, lambda: extractor(name, self.layers, pretrained=True))
-        elif not planned:
+        else:
             with seeded(0, f"random {name}"):
                 self.model, file = extractor(name, self.layers), "random"
         self.channels, self.strides = self.model.channels, self.model.strides
@@ -82,20 +104,24 @@ class Features(Frozen):
         mean, std = (config["mean"], config["std"]) if normalise else ((0.0,) * 3, (1.0,) * 3)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        if not planned:
-            self.freeze(name, file, mean=tuple(mean), std=tuple(std), layers=self.layers)
+        self.freeze(name, file, mean=tuple(mean), std=tuple(std), layers=self.layers)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = self.model((images - self.mean) / self.std)
-        return tuple(maps.values()) if isinstance(maps, dict) else tuple(maps)
+        return tuple(maps[layer] for layer in self.layers) if isinstance(maps, dict) else tuple(maps)
 
 
-@functools.lru_cache(maxsize=16)
-def _planned(name: str, layers: tuple, pretrained: bool, normalise: bool, _root: str) -> Features:
-    """The network, its weights read and forgotten: for planning, where thousands of settings share a few networks."""
-    with torch.device("cpu"):
-        features = Features(name, layers, pretrained, normalise)
-    return features.to("meta")
+def _checked(name: str, layers: tuple) -> tuple:
+    """Layers of one kind, each once; indices ascend, as timm returns their maps."""
+    layers = tuple(layers)
+    kinds = {type(layer) for layer in layers}
+    ordered = list(layers) == sorted(layers) if kinds == {int} else True
+    if kinds not in ({int}, {str}) or len(set(layers)) < len(layers) or not ordered:
+        raise UserError(
+            f"layers {list(layers)} of backbone {name!r} must be ascending indices, e.g. [2, 3], or names of modules, "
+            "e.g. ['blocks.5'], each once"
+        )
+    return layers
 
 
 def extractor(name: str, layers: tuple, pretrained: bool = False) -> nn.Module:
@@ -103,7 +129,7 @@ def extractor(name: str, layers: tuple, pretrained: bool = False) -> nn.Module:
     import timm  # heavy, so only here
 
     try:
-        if layers and all(isinstance(layer, str) for layer in layers):
+        if isinstance(layers[0], str):
             return _by_module_names(timm.create_model(name, pretrained=pretrained).eval(), layers)
         model = timm.create_model(name, features_only=True, out_indices=layers, pretrained=pretrained)
     except (RuntimeError, IndexError, AssertionError, ValueError, KeyError) as error:
@@ -122,10 +148,14 @@ def _by_module_names(model: nn.Module, layers: tuple[str, ...]) -> nn.Module:
     from timm.models import create_feature_extractor
 
     graph = create_feature_extractor(model, list(layers))
-    side = 64 * -(-model.pretrained_cfg["input_size"][-1] // 64)  # whole places at every stride
+    own = model.pretrained_cfg["input_size"][-1]
+    side = own if own % 64 == 0 or model.pretrained_cfg.get("fixed_input_size") else 64 * -(-own // 64)  # whole places
     shapes = copy.deepcopy(graph).to("meta")(torch.zeros(1, 3, side, side, device="meta"))
-    graph.channels = tuple(x.shape[1] for x in shapes.values())
-    graph.strides = tuple(side // x.shape[-1] for x in shapes.values())
+    flat = [layer for layer in layers if shapes[layer].ndim != 4]
+    if flat:
+        raise ValueError(f"layer {flat[0]!r} gives {list(shapes[flat[0]].shape)}, no map [B,C,h,w]")
+    graph.channels = tuple(shapes[layer].shape[1] for layer in layers)
+    graph.strides = tuple(side // shapes[layer].shape[-1] for layer in layers)
     graph.pretrained_cfg = model.pretrained_cfg
     return graph
 
@@ -158,18 +188,30 @@ def _whole(name: str) -> nn.Module:
 
 
 def networks(module: nn.Module) -> list[Network]:
-    """The weights of all frozen and all started networks in a module, each once, in the order of their attributes."""
-    known = (getattr(inner, "network", None) for inner in module.modules())
-    return list(dict.fromkeys(network for network in known if isinstance(network, Network)))
+    """The weights of all frozen and all started networks in a module, each once, in the order of their attributes.
+
+    Raises TypeError for what would be neither stored nor named: a frozen network without `freeze`, one in a plain list.
+    """
+    known = []
+    for inner in module.modules():
+        if isinstance(inner, Frozen) and inner.network is None:
+            raise TypeError(f"{type(inner).__name__} is a frozen network without a name; end its constructor by freeze")
+        for name, value in vars(inner).items():
+            held = value if isinstance(value, list | tuple) else ()
+            if any(isinstance(thing, nn.Module) for thing in held):
+                raise TypeError(f"{type(inner).__name__}.{name} holds networks in a plain list; use nn.ModuleList")
+        if isinstance(getattr(inner, "network", None), Network):
+            known.append(inner.network)
+    return list(dict.fromkeys(known))
 
 
 def state_fingerprint(state: dict[str, Tensor], **facts: object) -> str:
     """sha256 over names, shapes and bytes of all tensors, and over the facts as text."""
     digest = hashlib.sha256(repr(sorted(facts.items())).encode())
     for key in sorted(state):
-        array = state[key].detach().cpu().numpy()
-        digest.update(f"{key}{array.shape}{array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        tensor = state[key].detach().cpu().contiguous()
+        digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -129,7 +129,7 @@ def _place(array: np.ndarray | Tensor) -> torch.device:
 def embeddings(detector, images: np.ndarray, image_key: str, device: str = "cpu", batch_size: int = 16) -> Embeddings:
     """Run `detector.embed` once per image and keep the result on disk, in the system's `embedding_dtype`.
 
-    images: uint8 [N,3,S,S]; image_key: what identifies them (content and geometry). A system whose embedding is the
+    images: uint8 [N,3,S,S]; image_key: what identifies them, e.g. `images.cache_key`. A system whose embedding is the
     identity gets the images themselves. The cache is written under a temporary name, so half of one is never used; of
     processes that want the same features one computes and the others find them.
     """
@@ -140,6 +140,8 @@ def embeddings(detector, images: np.ndarray, image_key: str, device: str = "cpu"
     if not (folder / "done").is_file():
         with _writing(folder), locked(folder.with_name(f".{folder.name}.lock")):
             if not (folder / "done").is_file():
+                for left in folder.parent.glob(f"{folder.name}.*.tmp"):  # by processes that were killed
+                    shutil.rmtree(left, ignore_errors=True)
                 _fill(folder, detector.eval(), images, device, batch_size)
     files = sorted(folder.glob("map*.npy"))
     # a tuple of one map (one layer) is not the same as a bare tensor

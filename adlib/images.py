@@ -115,7 +115,7 @@ def cached(table: pd.DataFrame, geometry: Geometry) -> np.memmap:
     second call only opens it. Call it with the whole table of `data.load` and select rows afterwards: each selection is
     a cache of its own. The array is mapped read-only. UserError: unreadable image, full disk.
     """
-    path = cache_root() / "images" / f"{_key(table, geometry)}.npy"
+    path = cache_root() / "images" / f"{cache_key(table, geometry)}.npy"
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
@@ -235,8 +235,11 @@ def _plain(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized[0].round().byte().permute(1, 2, 0).numpy().reshape(height, width, *image.shape[2:])
 
 
-def _key(table: pd.DataFrame, geometry: Geometry) -> str:
-    """Row paths stand beside the fingerprint because a selection of rows keeps the whole table's attrs."""
+def cache_key(table: pd.DataFrame, geometry: Geometry) -> str:
+    """What identifies the resized pictures of a table: contents, rows, geometry and the code of `resize`.
+
+    Row paths stand beside the fingerprint because a selection of rows keeps the whole table's attrs.
+    """
     root = table.attrs.get("root", "")
     rows = [os.path.relpath(path, root) if root else path for path in table.path]
     identity = [table.attrs.get("fingerprint") or _contents(table), rows, asdict(geometry), _code()]

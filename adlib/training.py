@@ -19,7 +19,7 @@ import torch
 from adlib.backbones import Frozen
 from adlib.common.errors import UserError
 from adlib.common.files import written_whole
-from adlib.common.seeds import generator
+from adlib.common.seeds import generator, generator_states, restore_generators, seeded
 
 SAVING_SHARE = 1 / 20  # of the time, at most, that writing checkpoints may take
 
@@ -57,14 +57,16 @@ class Training:
         self.noise = generator(seed, "noise", device)
         self.history: list[dict] = []
         self.best: dict = {}
+        self.fit_seconds = 0.0
         self.pending: dict | None = None  # an epoch that was left in its middle
-        self.steps_per_epoch = _steps_per_epoch(detector, len(embeddings))
-        self.total_steps = self.config.steps or self.config.epochs * self.steps_per_epoch
+        trains = detector.trains and self.config.epochs != 0
+        self.steps_per_epoch = _steps_per_epoch(detector, len(embeddings)) if trains else 1
+        self.total_steps = (self.config.steps or self.config.epochs * self.steps_per_epoch) if trains else 0
         self.epochs = -(-self.total_steps // self.steps_per_epoch)
 
     def run(self) -> pd.DataFrame:
         """Train to the last step, from the checkpoint if there is one, and fit. Raises Unfinished, UserError."""
-        if self.detector.trains and self.total_steps:
+        if self.total_steps:
             self._train()
         else:
             self.detector.prepare(self.embeddings, self.noise)
@@ -85,16 +87,22 @@ class Training:
                 self.history.append(self._epoch(epoch, optimizers))
                 if self.watch and self._looks(epoch):
                     self._fit()
-                    self.history[-1].update(self.watch(epoch))
+                    with seeded(self.seed, "watch"):
+                        self.history[-1].update(self.watch(epoch))
                 # after the last one, too: what follows training may be interrupted as well
                 self._maybe_save(optimizers, epoch, last=epoch == self.epochs)
 
     def _fit(self) -> None:
         """Statistics of all embeddings, where a system collects some; a fresh stream, so looking changes nothing."""
         self.detector.eval()
-        if self.detector.fits:
-            with torch.no_grad():
-                self.detector.fit(self.embeddings, generator(self.seed, "fit", self.device))
+        if not self.detector.fits:
+            return
+        before, start = [p._version for p in self.detector.parameters()], time.perf_counter()
+        with torch.no_grad(), seeded(self.seed, "fit"):
+            self.detector.fit(self.embeddings, generator(self.seed, "fit", self.device))
+        if [p._version for p in self.detector.parameters()] != before:
+            raise TypeError(f"{type(self.detector).__name__}.fit changed parameters; it may write buffers only")
+        self.fit_seconds += time.perf_counter() - start
 
     def _looks(self, epoch: int) -> bool:
         """Whether to look at the test set: every `eval_every` epochs and after the last one."""
@@ -129,7 +137,7 @@ class Training:
                 if scheduler is not None:
                     scheduler.step()
             for name, value in terms.items():
-                state["sums"][name] = state["sums"].get(name, 0.0) + value.detach() * len(rows)
+                state["sums"][name] = state["sums"].get(name, 0.0) + value.detach().float() * len(rows)
             state["done"] += 1
             if state["done"] < len(state["order"]):
                 state["seconds"] = time.perf_counter() - start
@@ -182,7 +190,8 @@ class Training:
         state = {
             "model": learnt_state(self.detector, copy=False),
             "optimizers": [(o.state_dict(), s.state_dict() if s else None) for o, s in optimizers],
-            "generators": (self.order.get_state(), self.noise.get_state(), torch.get_rng_state()),
+            "generators": (self.order.get_state(), self.noise.get_state()),
+            "world": generator_states(),
             "cuda": torch.cuda.get_rng_state(self.device) if torch.device(self.device).type == "cuda" else None,
             "history": self.history,
             "best": self.best,
@@ -210,10 +219,10 @@ class Training:
             optimizer.load_state_dict(o)
             if scheduler is not None:
                 scheduler.load_state_dict(s)
-        order, noise, world = (g.cpu() for g in state["generators"])
+        order, noise = (g.cpu() for g in state["generators"])
         self.order.set_state(order)
         self.noise.set_state(noise)
-        torch.set_rng_state(world)
+        restore_generators(state["world"])
         if state["cuda"] is not None:
             torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
         self.history, self.best, self.pending = state["history"], state["best"], state["pending"]
@@ -246,7 +255,9 @@ def learnt_state(detector, copy: bool = True) -> dict[str, torch.Tensor]:
 
 
 def _frozen_prefixes(detector) -> tuple[str, ...]:
-    return tuple(f"{name}." for name, module in detector.named_modules() if isinstance(module, Frozen))
+    # with duplicates: one network under two names is in the state twice
+    modules = detector.named_modules(remove_duplicate=False)
+    return tuple(f"{name}." for name, module in modules if isinstance(module, Frozen))
 
 
 def load_learnt(detector, state: dict[str, torch.Tensor]) -> None:

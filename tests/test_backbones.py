@@ -72,7 +72,7 @@ def test_a_frozen_network_stays_in_eval_mode_without_gradients():
 def test_all_networks_of_a_module_are_found_whatever_holds_them():
     """Two attributes and a list; the same weights count once."""
 
-    class Perceptual(Frozen):
+    class Other(Frozen):
         def __init__(self):
             super().__init__()
             self.layer = nn.Conv2d(3, 2, 1)
@@ -80,7 +80,7 @@ def test_all_networks_of_a_module_are_found_whatever_holds_them():
 
     holder = nn.Module()
     holder.teacher = Features("test_resnet", (1,), pretrained=False)
-    holder.parts = nn.ModuleList([Perceptual(), Features("test_resnet", (1,), pretrained=False)])
+    holder.parts = nn.ModuleList([Other(), Features("test_resnet", (1,), pretrained=False)])
     assert [network.name for network in networks(holder)] == ["test_resnet", "perceptual"]
 
 
@@ -102,11 +102,71 @@ def test_a_started_network_is_named_by_the_weights_it_started_from():
         assert backbones.start(build, "tf_efficientnet_lite0").network == before
 
 
-@pytest.mark.parametrize("layers", [("blocks.77",), (99,), ("",)])
+@pytest.mark.parametrize("layers", [("blocks.77",), (99,)])
 def test_a_layer_that_is_not_there_is_one_sentence(layers):
     with pytest.raises(UserError, match="cannot be built by timm") as error:
         Features("test_resnet", layers, pretrained=False)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("layers", [(), (3, 2), (2, 2), (1, "layer2"), ("layer2", "layer2")])
+def test_layers_are_of_one_kind_each_once_and_in_order(layers):
+    with pytest.raises(UserError, match="must be ascending indices"):
+        Features("test_resnet", layers, pretrained=False)
+
+
+def test_maps_come_in_the_order_of_the_names_and_a_list_of_tokens_is_refused():
+    names = ("layer1", "layer2")
+    forth, back = (Features("test_resnet", layers, pretrained=False) for layers in (names, names[::-1]))
+    assert forth.channels == back.channels[::-1]
+    assert [x.shape[1] for x in back(torch.rand(1, 3, 64, 64))] == list(back.channels)
+    with pytest.raises(UserError, match=r"no map \[B,C,h,w\]"):
+        Features("test_vit", ("blocks.1",), pretrained=False)
+
+
+class Perceptual(Frozen):
+    """As LPIPS: fills itself from a file in its constructor."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 2, 1)
+        self.layer.load_state_dict(backbones.read_weights(path))
+        self.freeze("perceptual", path.name)
+
+
+def test_a_frozen_network_from_a_file_is_planned_once_without_its_numbers(tmp_path, monkeypatch):
+    """On the meta device it is read on the CPU the first time, named as the real one, and holds no numbers."""
+    from safetensors.torch import save_file
+
+    save_file({k: v.contiguous() for k, v in nn.Conv2d(3, 2, 1).state_dict().items()}, tmp_path / "w.safetensors")
+    reads, read = [], backbones.read_weights
+    monkeypatch.setattr(backbones, "read_weights", lambda path: reads.append(1) or read(path))
+    with torch.device("meta"):
+        planned = [Perceptual(tmp_path / "w.safetensors") for _ in range(3)]
+    assert len(reads) == 1
+    assert planned[2].network == Perceptual(tmp_path / "w.safetensors").network
+    assert {p.device.type for p in planned[2].parameters()} == {"meta"}
+
+
+def test_a_frozen_network_without_a_name_and_one_in_a_plain_list_are_refused():
+    """They would be neither stored with a run nor part of its identity."""
+
+    class Forgotten(Frozen):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 2, 1)
+
+    with pytest.raises(TypeError, match="frozen network without a name"):
+        networks(nn.Sequential(Forgotten()))
+    holder = nn.Module()
+    holder.scales = [Features("test_resnet", (1,), pretrained=False)]
+    with pytest.raises(TypeError, match=r"plain list; use nn\.ModuleList"):
+        networks(holder)
+
+
+def test_half_precision_weights_have_a_fingerprint():
+    kinds = (torch.bfloat16, torch.float16)
+    assert len({backbones.state_fingerprint({"a": torch.zeros(2, dtype=kind)}) for kind in kinds}) == 2
 
 
 def test_offline_asks_no_hub(monkeypatch):
@@ -124,7 +184,7 @@ def test_planning_a_thousand_settings_reads_the_weights_once(monkeypatch):
     reads = []
     load = backbones.load_weights
     monkeypatch.setattr(backbones, "load_weights", lambda *arguments: reads.append(1) or load(*arguments))
-    backbones._planned.cache_clear()
+    monkeypatch.setattr(backbones, "_PLANNED", {})
     with torch.device("meta"):
         planned = [
             SimpleNet(Config(backbone="tf_efficientnet_lite0", noise_std=0.001 * k, image_size=64, resize=None))

@@ -66,6 +66,8 @@ def test_what_half_precision_cannot_hold_is_an_error():
     """65504 is the largest number of float16: a flow's features above it would silently become infinite."""
 
     class Loud(stubs.ThreeScales):
+        embedding_fields = ()
+
         def embed(self, images):
             return images.mean((2, 3)) * 1e6
 

@@ -8,7 +8,7 @@ from adlib.common.errors import UserError
 from adlib.common.seeds import generator, pick_device, seeded, stream
 from adlib.embeddings import Embeddings, joined
 from adlib.models import simplenet
-from adlib.training import Training, Unfinished
+from adlib.training import Training, Unfinished, learnt_state
 
 
 class Channels(torch.nn.Module):
@@ -204,6 +204,37 @@ def test_the_deadline_saves_within_an_epoch_and_says_how_far_it_came(tmp_path):
     assert left.value.status == 75
     state = torch.load(tmp_path / "c.pt", weights_only=True)
     assert (len(state["history"]), state["pending"]["done"]) == (0, 1)
+
+
+def test_a_frozen_network_under_two_names_is_stored_under_neither(tmp_path):
+    """Its tensors stand twice in the state: as teacher and as perceptual network."""
+    import stubs
+
+    net = stubs.SecondFrozen(stubs.Config(eval_every=0))
+    net.teacher = net.perceptual
+    assert {key.partition(".")[0] for key in learnt_state(net)} == {"autoencoder"}
+
+
+def test_terms_in_half_precision_are_summed_in_full(monkeypatch):
+    """0.7 in bfloat16 is 0.69921875; a sum of 2000 such terms in bfloat16 would stop growing at some 512."""
+    net, _ = parts(epochs=1)
+    embeddings = Embeddings([[np.zeros((16000, 8, 1, 1), np.float32)]], single=True)
+    training = Training(net, embeddings, 0)
+    monkeypatch.setattr(net, "step", lambda *_: {"total": torch.tensor(0.7, dtype=torch.bfloat16)})
+    assert training.run().total.iloc[0] == pytest.approx(0.69921875, abs=1e-6)
+
+
+def test_a_checkpoint_holds_all_global_generators(tmp_path):
+    """Python's, NumPy's and torch's: a system should not use them, but if it does, resuming gives the same."""
+    import random
+
+    from adlib.common.seeds import generator_states, restore_generators
+
+    with seeded(3, "anything"):
+        torch.save(generator_states(), tmp_path / "s.pt")
+        first = random.random(), np.random.rand(), torch.rand(1).item()
+        restore_generators(torch.load(tmp_path / "s.pt", weights_only=True))
+        assert (random.random(), np.random.rand(), torch.rand(1).item()) == first
 
 
 def test_saving_takes_at_most_a_twentieth_of_the_time(tmp_path, monkeypatch):

@@ -4,10 +4,10 @@ PLAN is the file that the batch wrote (`engine.write_plan`), NAME an item in it.
 input; 75 (EX_TEMPFAIL) left: the run reached its time budget or the process got SIGTERM, and the same command goes on;
 130 interrupted.
 
-Time budget: `ADLIB_MINUTES` (a number, minutes of each run; 0 or absent = none) reaches the notebook's process. A run
+Time budget: `ADLIB_MINUTES` (minutes of all runs of an item; 0 or absent = none) reaches the notebook's process. A run
 that reaches it saves its checkpoint and raises `Unfinished`. In a job of a cluster that ends after `resources:
 {runtime: minutes}`, the budget is that time less 5 %, at least 2 minutes less (for starting and saving) but never less
-than half of it, shared by the runs that the item still has to make. ADLIB_MINUTES, where the user set it, wins.
+than half of it. ADLIB_MINUTES, where the user set it, wins.
 """
 
 import contextlib
@@ -110,11 +110,9 @@ def _read_plan(path: Path) -> dict:
 
 
 def budget(item: Item) -> float:
-    """Minutes that each unfinished run of an item may take in a job that ends after its `runtime`."""
+    """Minutes that the runs of an item may take together in a job that ends after its `runtime`."""
     runtime = item.resources["runtime"]
-    usable = max(runtime - max(0.05 * runtime, 2), runtime / 2)
-    unfinished = [run for run in item.runs if not (Path(run) / "run.json").is_file()]
-    return usable / max(len(unfinished), 1)
+    return max(runtime - max(0.05 * runtime, 2), runtime / 2)
 
 
 def _end(error: Exception, terminated: bool) -> tuple[str, str]:

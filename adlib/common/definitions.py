@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = __name__.partition(".")[0]
-EXTERNAL = ("torch", "builtins")  # where base classes of systems come from that are not ours
+EXTERNAL = ("torch", "builtins", "abc", "typing", "enum")  # where base classes come from that are not ours
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass
@@ -32,63 +33,33 @@ def fingerprint(*roots: Callable, outside: tuple[str, ...] = ()) -> str:
 
     outside: dotted prefixes ("adlib.data", "adlib.common.paths") of definitions that do not count and are not followed.
     """
-    return _digest(reachable(*roots, outside=outside).values())
-
-
-def method_fingerprint(cls: type, method: str, *roots: Callable, outside: tuple[str, ...] = ()) -> str:
-    """The same over one method: its code, that of the methods that it calls on `self`, and all that these and the
-    further roots can reach. Other methods of the class do not count.
-    """
-    texts, waiting = {}, [method]
-    names: list[tuple[str, str]] = []
-    while waiting:
-        attribute = waiting.pop()
-        owner = next((c for c in cls.__mro__ if attribute in vars(c) and _file(c.__module__)), None)
-        node = owner and _member(owner, attribute)
-        if node is None or attribute in texts or owner.__module__.partition(".")[0] in EXTERNAL:
-            continue
-        texts[attribute] = _code(node)
-        names += _used(owner.__module__, [node], frozenset({cls.__module__}))
-        waiting += [chain[1] for n in ast.walk(node) if len(chain := _chain(n)) > 1 and chain[0] == "self"]
-    texts |= _followed(names + [_home(root) for root in roots], frozenset({cls.__module__}), outside)
-    return _digest(texts.values())
+    texts = sorted(set(reachable(*roots, outside=outside).values()))
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def reachable(*roots: Callable, outside: tuple[str, ...] = ()) -> dict[str, str]:
-    """{dotted name: code without comments and docstrings} of the roots and of all that they can reach."""
-    waiting = [_home(root) for root in roots]
-    return _followed(waiting, frozenset(module for module, _ in waiting), outside)
-
-
-def _home(root: Callable) -> tuple[str, str]:
-    return root.__module__, root.__qualname__.partition(".")[0]
-
-
-def _digest(texts) -> str:
-    return hashlib.sha256("\n".join(sorted(set(texts))).encode()).hexdigest()[:16]
-
-
-def _followed(waiting: list[tuple[str, str]], homes: frozenset[str], outside: tuple[str, ...]) -> dict[str, str]:
+    """{dotted name: code without comments and docstrings} of the roots and of all that they can reach; of what lies in
+    other packages the dotted name alone, so that another import under the same name counts.
+    """
+    waiting = [(root.__module__, root.__qualname__.partition(".")[0]) for root in roots]
+    homes = frozenset(module for root in roots for module in _modules_of(root))
     texts: dict[str, str] = {}
-    waiting = list(waiting)
     while waiting:
         module, name = waiting.pop()
         dotted = f"{module}.{name}"
         if dotted in texts or _is_outside(dotted, outside):
             continue
         statements = _module(module).definitions[name]
-        texts[dotted] = "\n".join(_code(statement) for statement in statements)
-        waiting += _used(module, statements, homes)
+        used, external = _used(module, statements, homes)
+        texts[dotted] = "\n".join([*(_code(statement) for statement in statements), *external])
+        waiting += used
     return texts
 
 
-def _member(cls: type, name: str) -> ast.stmt | None:
-    """The statement that defines a method or attribute in the body of a class; None where there is no such text."""
-    body = _module(cls.__module__).definitions.get(cls.__qualname__.partition(".")[0], [])
-    for statement in (inner for outer in body for inner in getattr(outer, "body", [])):
-        if isinstance(statement, ast.FunctionDef) and statement.name == name:
-            return statement
-    return None
+def _modules_of(root: Callable) -> set[str]:
+    """The root's module and, of a class, those of its bases, as far as they are not a library's."""
+    owners = root.__mro__ if isinstance(root, type) else (root,)
+    return {o.__module__ for o in owners if o is root or o.__module__.partition(".")[0] not in EXTERNAL}
 
 
 def _is_outside(dotted: str, outside: tuple[str, ...]) -> bool:
@@ -115,22 +86,28 @@ def _file(module: str) -> Path | None:
 
 @functools.cache
 def _module(name: str) -> _Module:
-    return _parsed(_file(name).read_text(encoding="utf-8"))
+    file = _file(name)
+    package = name if file.stem == "__init__" else name.rpartition(".")[0]
+    return _parsed(file.read_text(encoding="utf-8"), package)
 
 
 @functools.cache
-def _parsed(text: str) -> _Module:
-    made = _Module()
+def _parsed(text: str, package: str) -> _Module:
+    made, others = _Module(), []
     for statement in ast.parse(text).body:
-        _enter(statement, made)
+        _enter(statement, made, package, others)
+    for statement in others:  # a loop or call at the top belongs to every definition that it names
+        for name in {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}:
+            if name in made.definitions:
+                made.definitions[name].append(statement)
     return made
 
 
-def _enter(statement: ast.stmt, module: _Module) -> None:
+def _enter(statement: ast.stmt, module: _Module, package: str, others: list[ast.stmt]) -> None:
     """Sort one top-level statement into definitions and imports; the branches of `if` and `try` count as the top."""
     if isinstance(statement, ast.Import | ast.ImportFrom):
-        module.imports.update(_bound(statement))
-    elif isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        module.imports.update(_bound(statement, package))
+    elif isinstance(statement, FUNCTIONS):
         module.definitions.setdefault(statement.name, []).append(statement)
     elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
@@ -140,15 +117,25 @@ def _enter(statement: ast.stmt, module: _Module) -> None:
     elif isinstance(statement, ast.If | ast.Try | ast.With):
         for inner in ast.iter_child_nodes(statement):
             if isinstance(inner, ast.stmt):
-                _enter(inner, module)
+                _enter(inner, module, package, others)
+    else:
+        others.append(statement)
 
 
-def _bound(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
-    """{name in this file: dotted target} of one import."""
+def _bound(statement: ast.Import | ast.ImportFrom, package: str) -> dict[str, str]:
+    """{name in this file: dotted target} of one import. Raises ValueError for a star, which names nothing."""
     if isinstance(statement, ast.Import):
-        return {(a.asname or a.name.partition(".")[0]): (a.name if a.asname else a.name.partition(".")[0])
-                for a in statement.names}  # fmt: skip
-    return {a.asname or a.name: f"{statement.module}.{a.name}" for a in statement.names}
+        targets = {a.asname or a.name.partition(".")[0]: a.name for a in statement.names}
+        return {name: target if name in _asnames(statement) else name for name, target in targets.items()}
+    if any(a.name == "*" for a in statement.names):
+        raise ValueError(f"`from {statement.module} import *` hides what is used; name it")
+    above = package.split(".")[: len(package.split(".")) - statement.level + 1] if statement.level else []
+    source = ".".join([*above, *([statement.module] if statement.module else [])])
+    return {a.asname or a.name: f"{source}.{a.name}" for a in statement.names}
+
+
+def _asnames(statement: ast.Import) -> set[str]:
+    return {a.asname for a in statement.names if a.asname}
 
 
 @functools.cache
@@ -156,21 +143,22 @@ def _code(statement: ast.stmt) -> str:
     """The statement without comments and docstrings."""
     tree = ast.parse(ast.unparse(statement))
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+        if isinstance(node, FUNCTIONS) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 
 
-def _used(module: str, statements: list[ast.stmt], homes: frozenset[str]) -> list[tuple[str, str]]:
-    """(module, name) of every definition that the statements name."""
+def _used(module: str, statements: list[ast.stmt], homes: frozenset[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """(module, name) of every definition that the statements name, and dotted names of other packages."""
     nodes = [node for statement in statements for node in ast.walk(statement)]
     scope = dict(_module(module).imports)
     for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            scope.update(_bound(node))
-    chains = {chain for node in nodes if (chain := _chain(node))}
-    resolved = [_resolve(module, chain, scope, homes) for chain in sorted(chains)]
-    return [definition for definition in resolved if definition is not None]
+            scope.update(_bound(node, module.rpartition(".")[0]))
+    chains = sorted({chain for node in nodes if (chain := _chain(node))})
+    resolved = [_resolve(module, chain, scope, homes) for chain in chains]
+    external = {scope[c[0]] for c in chains if c[0] in scope and not _known(scope[c[0]].partition(".")[0], homes)}
+    return [definition for definition in resolved if definition is not None], sorted(external)
 
 
 def _chain(node: ast.AST) -> tuple[str, ...]:

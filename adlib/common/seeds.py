@@ -24,7 +24,7 @@ def generator(seed: int, name: str, device: str = "cpu") -> torch.Generator:
 @contextlib.contextmanager
 def seeded(seed: int, name: str):
     """Global generators of Python, NumPy and torch inside the block; restored afterwards."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    states = generator_states()
     value = stream(seed, name)
     random.seed(value)
     np.random.seed(value % 2**32)
@@ -32,9 +32,23 @@ def seeded(seed: int, name: str):
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+        restore_generators(states)
+
+
+def generator_states() -> dict:
+    """States of the global generators of Python, NumPy and torch (CPU), as a checkpoint can hold them."""
+    name, keys, *rest = np.random.get_state()
+    numpy_state = [name, torch.from_numpy(keys.astype(np.int64)), *rest]
+    return {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state()}
+
+
+def restore_generators(states: dict) -> None:
+    """Inverse of `generator_states`."""
+    name, keys, *rest = states["numpy"]
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"].cpu())
 
 
 def pick_device(name: str = "auto") -> str:

@@ -13,17 +13,18 @@ The constructor only builds: it draws starting weights from torch's global gener
 runs on the meta device, where a batch of thousands of settings is checked without computing anything.
 """
 
-import ast
-import inspect
-import textwrap
+from importlib.metadata import version
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from adlib.backbones import Frozen, Network, networks
-from adlib.common.definitions import method_fingerprint
+from adlib.backbones import Features, Frozen, Network, extractor, networks, state_fingerprint
+from adlib.common import definitions
 from adlib.models.config import Config
+
+# of the code of an embedding: weights are known by their content, however they came
+OUTSIDE = ("adlib.common", "adlib.models.config", "adlib.backbones.load_weights", "adlib.backbones._planned_once")
 
 
 class Scores(NamedTuple):
@@ -42,7 +43,9 @@ class Detector(nn.Module):
     clip_norm: ClassVar[float | None] = None  # largest norm of the gradient of a step; None = not clipped
     channels_last: ClassVar[bool] = False  # True: on the CPU too; on CUDA every system is laid out so
     embedding_dtype: ClassVar[str] = "float32"  # of cached embeddings on disk; "float16" halves them
-    embedding_fields: ClassVar[tuple[str, ...]] = ()  # config fields besides the geometry's that `embed` reads
+    # the config fields, besides the geometry's, that an own `embed` depends on, if it reads nothing else but frozen
+    # networks; None: it may read anything
+    embedding_fields: ClassVar[tuple[str, ...] | None] = None
     alone: ClassVar[str | None] = None  # why one model for several categories is not what the paper is about
     published_mask_rule: ClassVar[str | None] = None  # where the authors' masks differ: measured beside ours
 
@@ -71,21 +74,24 @@ class Detector(nn.Module):
     def embedding_key(self) -> dict | None:
         """What an embedding depends on besides the images; None where `embed` gives the images themselves.
 
-        Frozen networks, the code that `embed` reaches, and the config fields that it reads. Raises TypeError where it
-        reads a config field that `embedding_fields` does not name: its maps would be mistaken for others.
+        Of the default `embed`: the frozen backbone and the code that runs it. Of an own one: all frozen networks, the
+        code of the whole class, and the config fields that the class declares in `embedding_fields`; where it declares
+        none, the whole config and all other tensors, so that each setting and seed has embeddings of its own.
         """
-        if not isinstance(getattr(self, "backbone", None), Frozen) and type(self).embed is Detector.embed:
+        own = type(self).embed is not Detector.embed
+        if not own and not isinstance(getattr(self, "backbone", None), Frozen):
             return None
-        undeclared = _config_fields(type(self).embed) - set(self.embedding_fields)
-        if undeclared:
-            raise TypeError(f"{type(self).__name__}.embed reads config.{min(undeclared)}; name it in embedding_fields")
-        frozen = [module for module in self.modules() if isinstance(module, Frozen)]
-        return {
-            "networks": [network.fingerprint for network in self.networks],
-            "code": method_fingerprint(type(self), "embed", *{type(m) for m in frozen}, outside=("adlib.common",)),
-            "fields": {name: self.config.to_dict()[name] for name in self.embedding_fields},
-            "dtype": self.embedding_dtype,
-        }
+        key = {"dtype": self.embedding_dtype, "versions": [torch.__version__, version("timm")]}
+        if not own:
+            code = definitions.fingerprint(Features, extractor, outside=OUTSIDE)
+            return key | {"networks": [self.backbone.network.fingerprint], "code": code}
+        key |= {"networks": [network.fingerprint for network in self.networks]}
+        key |= {"code": definitions.fingerprint(type(self), outside=OUTSIDE)}
+        if self.embedding_fields is not None:
+            return key | {"fields": {name: self.config.to_dict()[name] for name in self.embedding_fields}}
+        frozen = tuple(f"{name}." for name, module in self.named_modules() if isinstance(module, Frozen))
+        others = {name: x for name, x in self.state_dict().items() if not name.startswith(frozen)}
+        return key | {"fields": self.config.to_dict(), "state": state_fingerprint(others)}
 
     @property
     def protocol(self) -> dict:
@@ -106,10 +112,10 @@ class Detector(nn.Module):
     def embed(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """[B,3,H,W] in 0..1 -> what the frozen part makes of them, [B,...] or a tuple of such; in eval mode.
 
-        Default: the maps of `self.backbone` where there is one, else the images themselves.
+        Default: the maps of a frozen `self.backbone` where there is one, else the images themselves.
         """
         backbone = getattr(self, "backbone", None)
-        return images if backbone is None else backbone(images)
+        return backbone(images) if isinstance(backbone, Frozen) else images
 
     def equip(self, texture_bank, device: str) -> None:
         """Called with that bank before training, also when it is resumed; never for inference."""
@@ -150,7 +156,9 @@ class Detector(nn.Module):
         """Collect statistics of all training embeddings into buffers, of any shape (a shape may depend on the data).
 
         Called after the last step and before every scoring, in eval mode, without gradients, and with a fresh stream of
-        random numbers each time. `loss` must not read what it writes: looking at the test set would change training.
+        random numbers each time. `loss` must not read what it writes, and it writes no parameter: looking at the test
+        set would change training. Batches are asked for on the generator's device:
+        `embeddings.take(rows, generator.device)`.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no fit")
 
@@ -162,11 +170,6 @@ class Detector(nn.Module):
 def adam(parameters, kind: type[torch.optim.Optimizer] = torch.optim.Adam, **options) -> torch.optim.Optimizer:
     """Adam, or AdamW by `kind`; fused into one kernel where the parameters are on a GPU, the plain loop on the CPU."""
     parameters = list(parameters)
+    if not parameters:
+        raise TypeError("there is nothing to train: the system has a loss and no parameter that needs a gradient")
     return kind(parameters, fused=parameters[0].is_cuda or None, **options)
-
-
-def _config_fields(method) -> set[str]:
-    """Names X that a method reads as `self.config.X`."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
-    owners = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "self.config"]
-    return {node.attr for node in owners}

@@ -4,11 +4,14 @@
 renamed when complete, so it is either whole or absent; the same identity and seed is never trained again.
 """
 
+import contextlib
 import math
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -21,6 +24,7 @@ from adlib.runs import fingerprint
 from adlib.runs.execution import execute
 from adlib.runs.plan import Plan, plans
 from adlib.runs.run import Run, Runs
+from adlib.training import Unfinished
 
 __all__ = ["Plan", "Run", "Runs", "find", "load", "plans", "reproduce"]
 
@@ -47,10 +51,15 @@ def reproduce(
     alone = models.get(method)[0].alone
     if together and alone:
         print(f"{method} is meant for one category at a time: {alone}", file=sys.stderr)
-    runs, missing = [], []
+    runs, missing, made = [], [], 0
     for plan in plans(method, dataset, categories, seeds, config, together):
         if not _whole(plan.folder) and train:
+            if made and time.monotonic() >= deadline:
+                raise Unfinished(f"unfinished, {plan} not begun; the same command goes on from here")
+            if plan.config.precision == "tf32" and torch.device(device).type != "cuda":
+                raise UserError("precision tf32 exists on NVIDIA GPUs only; use float32 or bfloat16 on the CPU")
             _make(plan, device, deadline, report)
+            made += 1
         if _whole(plan.folder):
             runs.append(Run(plan.folder))
         else:
@@ -78,10 +87,12 @@ def _make(plan: Plan, device: str, deadline: float, report: Callable[[str], None
     """Under a lock, so that a second process waits and then finds the first one's run."""
     partial = plan.folder.with_name(plan.folder.name + ".partial")
     try:
-        with files.locked(plan.folder.with_name(f".{plan.folder.name}.lock")):
+        with _terminated_is_unfinished(plan), files.locked(plan.folder.with_name(f".{plan.folder.name}.lock")):
             if _whole(plan.folder):
                 return
             partial.mkdir(parents=True, exist_ok=True)
+            for left in partial.glob(".*.tmp"):  # of a process that was killed while it wrote
+                left.unlink()
             if not _whole(partial):  # else it was stopped between its last file and its name
                 code = fingerprint.code_fingerprint(plan.method)
                 _sort_checkpoints(plan, partial, f"{code}-{torch.device(device).type}")
@@ -93,6 +104,25 @@ def _make(plan: Plan, device: str, deadline: float, report: Callable[[str], None
         raise UserError(
             f"run folder {plan.folder} cannot be written ({error.strerror}); free space or set ADLIB_RESULTS"
         ) from error
+
+
+@contextlib.contextmanager
+def _terminated_is_unfinished(plan: Plan) -> Iterator[None]:
+    """Inside, SIGTERM, as schedulers send it, ends with `Unfinished`; training, which has a state to save, does that
+    first. Only the main thread may set handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(_signal, _frame):
+        raise Unfinished(f"unfinished, {plan} was asked to end; the same command goes on from here")
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _sort_checkpoints(plan: Plan, partial: Path, made_by: str) -> None:

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save
 
 from adlib import data, evaluation, images, models
-from adlib.common.errors import UserError
 from adlib.common.seeds import reproducible_cuda, seeded, stream
 from adlib.embeddings import Embeddings, embeddings, joined
 from adlib.metrics.names import BEST_EPOCH_METRICS, PIXEL_METRICS, best_epoch
@@ -112,7 +111,7 @@ def prepare(plan: Plan, device: str) -> Work:
     decoded = time.perf_counter()
     work = Work(plan, device, detector, [])
     for name, table, own in zip(plan.categories, plan.tables, pictures, strict=True):
-        embedded = embeddings(detector, own, f"{table.attrs['fingerprint']} {plan.config.geometry}", device)
+        embedded = embeddings(detector, own, images.cache_key(table, plan.config.geometry), device)
         work.categories.append(_category_data(work, name, table, own, embedded))
     work.seconds |= {"decode": decoded - start, "embed": time.perf_counter() - decoded}
     return work
@@ -133,8 +132,6 @@ def _set_up(plan: Plan, device: str) -> None:
     if cuda:
         reproducible_cuda(tf32=precision == "tf32")
         torch.cuda.reset_peak_memory_stats(device)
-    elif precision == "tf32":
-        raise UserError("precision tf32 exists on NVIDIA GPUs only; use float32 or bfloat16 on the CPU")
     elif precision == "bfloat16" and not torch.cpu._is_avx512_bf16_supported():
         print("this CPU has no bfloat16 instructions (avx512_bf16): training will be slow", file=sys.stderr)
 
@@ -169,13 +166,12 @@ def train(work: Work, checkpoint: Path | None, deadline: float = float("inf")) -
     training = Training(
         work.detector, own, work.plan.seed, work.device, checkpoint, watch=watch, deadline=deadline
     )  # fmt: skip
-    start = time.perf_counter()
     with seeded(work.plan.seed, "train"):
         history = training.run()
     in_epochs = float(history["seconds"].sum())
     work.seconds |= {"train": in_epochs, "watch": looked["seconds"]}
-    if work.detector.fits and not work.detector.trains:
-        work.seconds["train"] = time.perf_counter() - start
+    if work.detector.fits:
+        work.seconds["fit"] = training.fit_seconds
     return Trained(history, training.best)
 
 

@@ -45,6 +45,7 @@ class Plan:
             "categories": list(self.categories),
             "data": [t.attrs["fingerprint"] for t in self.tables],
             "weights": [network.fingerprint for network in self.networks],
+            "mask_threshold": [t.attrs.get("mask_threshold", 0) for t in self.tables],
         }
         if self.texture_bank is not None:
             identity["texture_bank"] = self.texture_bank.fingerprint

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from adlib import metrics, models
 from adlib.backbones import read_weights
 from adlib.common import paths
 from adlib.common.errors import UserError
-from adlib.common.seeds import pick_device
+from adlib.common.seeds import pick_device, reproducible_cuda
 from adlib.inference import Predictor, predict
 from adlib.metrics.names import RESAMPLED
 from adlib.models.base import Detector
@@ -89,6 +90,8 @@ class Run:
                     "former"
                 )
         load_learnt(detector, read_weights(path))
+        if torch.device(device).type == "cuda":
+            reproducible_cuda(tf32=detector.config.precision == "tf32")  # the products that gave the threshold
         return place(detector, device).eval()
 
     def threshold(self, category: str | None = None) -> dict:

@@ -53,13 +53,6 @@ def test_a_job_of_a_cluster_gives_its_runs_a_little_less_than_its_time(runtime, 
     assert budget(batch.Item("a", "", {}, RESOURCES | {"runtime": runtime}, runs=("none",))) == pytest.approx(expected)
 
 
-def test_unfinished_runs_of_one_job_share_its_time(tmp_path):
-    """Three runs, one of them there: 95 minutes for two."""
-    (tmp_path / "run.json").write_text("{}")
-    item = batch.Item("a", "", {}, RESOURCES | {"runtime": 100}, runs=(str(tmp_path), "b", "c"))
-    assert budget(item) == 47.5
-
-
 def test_sockets_of_killed_processes_are_removed(tmp_path):
     """The next item removes the folder of a process that has ended, keeps that of a living one, and leaves none."""
     ended = subprocess.Popen([sys.executable, "-c", ""])

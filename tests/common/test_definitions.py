@@ -26,7 +26,7 @@ def room(tmp_path, monkeypatch):
     monkeypatch.setattr(definitions, "PACKAGE", "room")
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def read(changes=None, method=None):
+    def read(changes=None):
         for name, text in (SOURCES | (changes or {})).items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
@@ -36,8 +36,6 @@ def room(tmp_path, monkeypatch):
         definitions._file.cache_clear()
         definitions._module.cache_clear()
         desk = importlib.import_module("room.desk")
-        if method:
-            return definitions.method_fingerprint(desk.Desk, method)
         return {name: definitions.fingerprint(getattr(desk, name)) for name in ("Desk", "late", "through_package")}
 
     yield read
@@ -86,14 +84,32 @@ def test_outside_is_neither_counted_nor_followed(room):
     assert sorted(names) == ["room.desk.Desk", "room.shelf.other"]
 
 
-def test_a_method_counts_with_the_methods_that_it_calls(room):
-    """work reaches part and tool; unused and what it calls do not count."""
-    before = room(method="work")
-    desk, shelf = SOURCES["room/desk.py"], SOURCES["room/shelf.py"]
-    assert room({"room/desk.py": desk.replace("board.other(1)", "board.other(2)")}, "work") == before
-    assert room({"room/shelf.py": shelf.replace("return x\n", "return -x\n")}, "work") == before
-    assert room({"room/desk.py": desk.replace("    return x\n", "    return +x\n")}, "work") != before
-    assert room({"room/shelf.py": shelf.replace("SIZE = 3", "SIZE = 4")}, "work") != before
+def test_an_import_of_something_else_under_the_same_name_counts(room):
+    """`from math import sin as f` and `cos as f`: the code that uses f is the same text and another function."""
+    shelf = SOURCES["room/shelf.py"].replace("SIZE = 3", "from math import sin as f\n\nSIZE = 3")
+    shelf = shelf.replace("return x * SIZE", "return f(x) * SIZE")
+    before, after = room({"room/shelf.py": shelf}), room({"room/shelf.py": shelf.replace("sin as f", "cos as f")})
+    assert {name for name in before if before[name] != after[name]} == {"Desk", "through_package"}
+
+
+def test_relative_imports_are_followed(room):
+    """`from .shelf import other` is `from room.shelf import other`."""
+    desk = SOURCES["room/desk.py"].replace("    from room.shelf import other", "    from .shelf import other")
+    shelf = SOURCES["room/shelf.py"].replace("return x\n", "return -x\n")
+    assert room({"room/desk.py": desk})["late"] != room({"room/desk.py": desk, "room/shelf.py": shelf})["late"]
+
+
+def test_a_statement_at_the_top_belongs_to_what_it_names(room):
+    """SIZE.append(...) and loops change a constant after its definition."""
+    shelf = SOURCES["room/shelf.py"].replace("SIZE = 3", "SIZE = [3]\nSIZE.append(4)")
+    before, after = room({"room/shelf.py": shelf}), room({"room/shelf.py": shelf.replace("append(4)", "append(5)")})
+    assert before["Desk"] != after["Desk"]
+    assert before["late"] == after["late"]
+
+
+def test_a_star_hides_what_is_used(room):
+    with pytest.raises(ValueError, match="hides what is used"):
+        room({"room/desk.py": "from math import *\n" + SOURCES["room/desk.py"]})
 
 
 def test_errors_guess_what_was_meant():

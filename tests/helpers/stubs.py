@@ -44,9 +44,10 @@ class MemoryBank(Stub):
         return maps[0].flatten(2).transpose(1, 2)  # [B, h*w, C]
 
     def fit(self, embeddings, generator: torch.Generator) -> None:
-        rows = torch.cat([self.rows(embeddings.take([i])).flatten(0, 1) for i in range(len(embeddings))])
-        keep = torch.randperm(len(rows), generator=generator)[: int(self.config.share * len(rows))]
-        self.bank = rows[keep]
+        device = generator.device
+        rows = torch.cat([self.rows(embeddings.take([i], device)).flatten(0, 1) for i in range(len(embeddings))])
+        order = torch.randperm(len(rows), generator=generator, device=device)
+        self.bank = rows[order[: int(self.config.share * len(rows))]]
 
     def score(self, maps: tuple[Tensor, ...]) -> Scores:
         distance = torch.cdist(self.rows(maps), self.bank[None]).amin(2)
@@ -73,7 +74,7 @@ class LossAndFit(Stub):
         return {"total": F.cross_entropy(logits, torch.arange(2).repeat_interleave(len(batch)))}
 
     def fit(self, embeddings, generator: torch.Generator) -> None:
-        rows = torch.cat([self.features(embeddings.take([i])) for i in range(len(embeddings))])
+        rows = torch.cat([self.features(embeddings.take([i], generator.device)) for i in range(len(embeddings))])
         self.mean = rows.mean(0)
         self.precision = torch.linalg.inv(torch.cov(rows.T) + 0.01 * torch.eye(rows.shape[1]))
 
@@ -244,7 +245,7 @@ class ManyViews(Stub):
         return F.softplus(self.density(self.backbone(views)[0].mean((2, 3))))[:, 0]
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        turns = int(torch.randint(4, (1,), generator=generator))
+        turns = int(torch.randint(4, (1,), generator=generator, device=generator.device))
         return {"total": self.outlyingness(batch.rot90(turns, (2, 3))).mean()}
 
     def score(self, images: Tensor) -> Scores:

@@ -132,26 +132,73 @@ def test_embeddings_in_half_precision_are_half_the_bytes(tmp_path):
     assert run.scores.score.notna().all()
 
 
-def test_embed_must_name_the_config_fields_that_it_reads(monkeypatch):
-    """Else two settings would read each other's maps."""
-    monkeypatch.setattr(stubs.ThreeScales, "embedding_fields", ())
-    with pytest.raises(TypeError, match=r"reads config\.scales; name it in embedding_fields"):
-        reproduce("ThreeScales")
+class Chosen(stubs.MemoryBank):
+    """As PaDiM: embeds some channels, drawn from the seed, as many as a setting says. Declares nothing."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        count = max(1, int(10 * config.share))
+        self.register_buffer("channels", torch.randperm(self.backbone.channels[0])[:count])
+
+    def embed(self, images):
+        return tuple(x[:, self.channels] for x in self.backbone(images))
+
+
+def test_an_embedding_that_declares_nothing_depends_on_every_setting_and_tensor(monkeypatch):
+    """Seeds and settings of such a system never read each other's maps: each predicts the scores that it wrote."""
+    monkeypatch.setattr(stubs, "Chosen", Chosen, raising=False)
+    monkeypatch.setitem(models.SYSTEMS, "Chosen", "stubs.Chosen")
+    root = Path(data.load("folder", "stripes").attrs["root"])
+    for share in (0.2, 0.4):
+        found = adlib.reproduce("Chosen", "folder", ["stripes"], [0, 1], {"share": share, "eval_every": 0}, "cpu")
+        for run in found:
+            again = run.predict([root / path for path in run.scores.path], device="cpu")
+            np.testing.assert_allclose(again.score, run.scores.score, atol=1e-3 * run.scores.score.max())
+
+
+def test_a_declared_embedding_is_shared_by_seeds_and_settings():
+    """Three scales depend on `scales` alone: another share or learnt state has the same key, other scales have not."""
+    first, second = stubs.ThreeScales(stubs.Config()), stubs.ThreeScales(stubs.Config(share=0.3))
+    with torch.no_grad():
+        second.shift.add_(1)
+    assert first.embedding_key == second.embedding_key
+    assert first.embedding_key != stubs.ThreeScales(stubs.Config(scales=(64, 16))).embedding_key
 
 
 def test_the_key_of_embeddings_knows_the_code_of_embed():
-    """Two systems with one backbone and other embeddings do not share a cache; the same code does."""
+    """Two systems with one backbone and other embeddings do not share a cache; a learnt backbone embeds nothing."""
 
-    class Smaller(stubs.ThreeScales):
-        def embed(self, images):
-            return tuple(x[:, :, ::2] for x in stubs.ThreeScales.embed(self, images))
+    class Learnt(stubs.DerivedImage):
+        def __init__(self, config):
+            super().__init__(config)
+            self.backbone = self.encoder
 
-    keys = [cls(stubs.Config()).embedding_key for cls in (stubs.ThreeScales, stubs.ThreeScales, stubs.MemoryBank)]
-    assert keys[0] == keys[1]
-    assert keys[0] != keys[2]
-    assert Smaller(stubs.Config()).embedding_key["code"] != keys[0]["code"]
+    keys = [cls(stubs.Config()).embedding_key for cls in (stubs.ThreeScales, stubs.MemoryBank, Chosen)]
+    assert len({key["code"] for key in keys}) == 3
     assert stubs.ManyViews(stubs.Config()).embedding_key is None
-    assert stubs.DerivedImage(stubs.Config()).embedding_key is None
+    learnt = Learnt(stubs.Config())
+    images = torch.rand(1, 3, 64, 64)
+    assert learnt.embedding_key is None
+    assert learnt.embed(images) is images
+
+
+def test_fit_may_not_change_what_is_learnt(monkeypatch):
+    """Looking at the test set would change training; it is said by name."""
+
+    def fit(self, embeddings, generator):
+        self.head.weight.mul_(0.5)
+
+    monkeypatch.setattr(stubs.LossAndFit, "fit", fit)
+    with pytest.raises(TypeError, match=r"LossAndFit\.fit changed parameters"):
+        reproduce("LossAndFit")
+
+
+def test_a_budget_that_is_over_begins_no_further_run(monkeypatch):
+    """A bank has no steps to stop at: the first of two seeds is made, the second is not begun; then it is."""
+    monkeypatch.setenv("ADLIB_MINUTES", "1e-9")
+    with pytest.raises(Unfinished, match="MemoryBank folder/stripes seed 1 not begun"):
+        adlib.reproduce("MemoryBank", "folder", ["stripes"], [0, 1], device="cpu")
+    assert len(adlib.reproduce("MemoryBank", "folder", ["stripes"], [0, 1], device="cpu")) == 2
 
 
 @pytest.mark.parametrize("name", [*NAMES, "simplenet", "draem"])

@@ -382,3 +382,56 @@ def test_the_metrics_of_runs_are_bootstrapped_once(found, monkeypatch):
     assert count > 0
     assert fresh.metrics is first
     assert len(calls) == count
+
+
+def test_sigterm_before_training_is_unfinished_and_leaves_no_half_of_a_cache(here, monkeypatch, tmp_path):
+    """A scheduler's signal while features are computed: status 75, no pieces, and the next call finishes."""
+    import os
+    import signal
+
+    from adlib import embeddings
+    from adlib.training import Unfinished
+
+    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "c"))
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
+    call = ("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1}, "cpu")
+    (tmp_path / "c" / "features").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        fill = embeddings._append_maps
+
+        def killed(*arguments):
+            fill(*arguments)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(embeddings, "_append_maps", killed)
+        with pytest.raises(Unfinished, match="was asked to end; the same command goes on") as left:
+            adlib.reproduce(*call)
+    assert left.value.status == 75
+    assert [path.suffix for path in (tmp_path / "c" / "features").iterdir()] == [".lock"]
+    assert len(adlib.reproduce(*call)) == 1
+
+
+def test_pieces_of_a_killed_write_are_not_part_of_a_run(here, monkeypatch, tmp_path):
+    """kill -9 while a checkpoint is written leaves a scratch file; the finished run does not have it."""
+    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
+    call = ("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1})
+    folder = runs.plans(*call)[0].folder
+    partial = folder.with_name(f"{folder.name}.partial")
+    partial.mkdir(parents=True)
+    (partial / ".checkpoint.pt.0123456789ab.tmp").write_bytes(b"half")
+    adlib.reproduce(*call, "cpu")
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_the_level_from_which_a_mask_counts_is_part_of_the_identity(here, monkeypatch):
+    from adlib import data
+
+    call = ("simplenet", "folder", ["stripes"], [0], made.CONFIG)
+    before = runs.plans(*call)[0].hash
+
+    def load(*arguments):
+        table = data.load(*arguments)
+        table.attrs["mask_threshold"] = 99
+        return table
+
+    assert runs.plans(*call, load=load)[0].hash != before
