@@ -4,13 +4,17 @@ A weight file is looked for in $ADLIB_WEIGHTS first, then in an installed packag
 The fingerprint is a hash of the tensors in use, so the same weights give the same runs whichever way they came.
 """
 
+import contextlib
 import copy
 import functools
 import hashlib
+import logging
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -230,7 +234,8 @@ def load_weights(model: nn.Module, name: str, donor: Callable[[], nn.Module]) ->
     try:
         if not _may_ask_hub(name):
             raise ConnectionError("the hub was not asked")
-        state = donor().state_dict()
+        with _quiet_hub():
+            state = donor().state_dict()
     except Exception as error:  # hub errors come in many classes; each means: not to be had
         raise UserError(
             f"weights of backbone {name!r} are neither in ADLIB_WEIGHTS ({paths.weights_root() or 'not set'}: "
@@ -241,9 +246,31 @@ def load_weights(model: nn.Module, name: str, donor: Callable[[], nn.Module]) ->
     return f"timm hub {name}"
 
 
+def _hub_is_known() -> bool:
+    """Whether the hub's name can be resolved: without a network its own client tries for a minute."""
+    host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """What the hub's client says of its attempts is not for users: the one sentence is ours."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _may_ask_hub(name: str) -> bool:
-    """Always, unless ADLIB_OFFLINE is set: then only for weights that an earlier call left in the hub's cache."""
-    if os.environ.get("ADLIB_OFFLINE", "0") in ("", "0"):
+    """Where there is a network, unless ADLIB_OFFLINE is set; else only for weights that are in the hub's cache."""
+    if os.environ.get("ADLIB_OFFLINE", "0") in ("", "0") and _hub_is_known():
         return True
     import timm
     from huggingface_hub import try_to_load_from_cache
@@ -260,9 +287,9 @@ def _weight_file(name: str, plain: str) -> Path | None:
     if not root.is_dir():
         raise UserError(f"ADLIB_WEIGHTS names {root}, which is no folder; make it or unset the variable")
     for stem in (name, plain, f"{plain}_*", f"{plain}-*"):
-        found = [p for p in sorted(root.glob(f"{stem}.*")) if p.suffix in (".safetensors", ".pth", ".pt")]
-        if found:
-            return found[0]
+        files = [p for p in sorted(root.glob(f"{stem}.*")) if p.suffix in (".safetensors", ".pth", ".pt")]
+        if files:
+            return files[0]
     return None
 
 

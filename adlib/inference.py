@@ -5,7 +5,6 @@ the run took from normal training images. Every picture is processed alone, so i
 neighbours.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ import torch
 
 from adlib import images
 from adlib.common.errors import UserError
+from adlib.common.files import written_whole
 from adlib.data.samples import ENDINGS
 from adlib.evaluation import to_grid
 from adlib.models.base import Detector
@@ -30,10 +30,10 @@ def pictures_in(source: str | Path) -> list[Path]:
     """One picture, or all pictures below a folder in order of path. Raises UserError where there is none."""
     path = Path(source)
     if path.is_dir():
-        found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
-        if not found:
+        listed = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
+        if not listed:
             raise UserError(f"folder {path} holds no picture; valid endings: {', '.join(sorted(ENDINGS))}")
-        return found
+        return listed
     if not path.exists() and not path.is_symlink():
         raise UserError(f"picture {path} does not exist; give a picture or a folder of pictures")
     return [path]
@@ -139,15 +139,15 @@ def predict_to_folder(predictor: Predictor, source: str | Path, out: str | Path)
     has the reason, and a UserError naming it is raised when all are done.
     """
     out = Path(out)
-    found = [p for p in pictures_in(source) if out.resolve() not in p.resolve().parents or Path(source).is_file()]
-    if not found:
+    listed = [p for p in pictures_in(source) if out.resolve() not in p.resolve().parents or Path(source).is_file()]
+    if not listed:
         raise UserError(f"folder {source} holds no picture besides those of an earlier call in {out}")
     base = Path(source) if Path(source).is_dir() else Path(source).parent
     rows, bad = [], []
-    names = output_names(found)
+    names = output_names(listed)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for path in found:
+        for path in listed:
             name = path.relative_to(base)
             try:
                 result = predictor(path)
@@ -158,15 +158,14 @@ def predict_to_folder(predictor: Predictor, source: str | Path, out: str | Path)
             _draw(result, path, out / name.with_name(names[path]), predictor)
             rows.append({"path": name.as_posix()} | {k: v for k, v in result.items() if k not in ("map", "size")})
         table = pd.DataFrame(rows)
-        scratch = out / ".predictions.tmp"
-        table.to_csv(scratch, index=False, lineterminator="\n")
-        os.replace(scratch, out / "predictions.csv")
+        with written_whole(out / "predictions.csv") as scratch:
+            table.to_csv(scratch, index=False, lineterminator="\n")
     except OSError as error:
         raise UserError(
             f"results cannot be written to {out} ({error.strerror}); free space or choose another folder"
         ) from error
     if bad:
-        raise UserError(f"{len(bad)} of {len(found)} pictures could not be read, the others are in {out}: {bad[0]}")
+        raise UserError(f"{len(bad)} of {len(listed)} pictures could not be read, the others are in {out}: {bad[0]}")
     return table
 
 

@@ -257,7 +257,7 @@ def test_profiles_are_readable(name):
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "batch").glob("*.yml")), ids=lambda p: p.stem)
 def test_batch_files_are_lists_of_entries(path):
-    """The ones that need no downloaded data are expanded in test_batch.py."""
+    """The ones that need no downloaded data are expanded in tests/batch/test_file.py."""
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert entries is None or all(("method" in e) != ("notebook" in e) for e in entries)
 

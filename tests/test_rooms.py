@@ -45,6 +45,7 @@ def imported(path: Path) -> list[tuple[int, str]]:
     """(line, room) of every import of adlib in a file, wherever it stands."""
     rooms = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not getattr(node, "level", 0), f"{path}:{node.lineno} is a relative import"
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "adlib":
             names = [a.name for a in node.names] if node.module == "adlib" else [node.module.split(".")[1]]
             rooms += [(node.lineno, name) for name in names]
@@ -76,6 +77,8 @@ def test_no_circle_hides_inside_a_package():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
                 targets |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+            elif isinstance(node, ast.Import):
+                targets |= {a.name for a in node.names}
         # a package's own __init__ is loaded before its modules: importing the package from inside is not followed
         edges[name] = {t for t in targets if t in names and t != name and not name.startswith(t + ".")}
     circles = [name for name in edges if name in _reached(edges, name)]

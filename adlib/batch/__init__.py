@@ -10,10 +10,9 @@ Targets of the engine are the executed notebooks, never files of a run folder: S
 job, and a finished run must outlive a fault in its sheet. Whether a run is whole is decided by its folder alone
 (adlib.runs): the same command completes a batch stopped anywhere.
 
-`ADLIB_MINUTES` limits the minutes of each run; what it stops is left, not failed. See adlib.batch.notebook.
+`ADLIB_MINUTES` limits the minutes of each item; what it stops is left, not failed. See adlib.batch.notebook.
 """
 
-import math
 import os
 import shlex
 import sys
@@ -24,7 +23,7 @@ from adlib import runs
 from adlib.batch import engine
 from adlib.batch.file import expand
 from adlib.batch.item import Item, executed, logs
-from adlib.common.errors import UserError
+from adlib.common.environment import minutes_allowed
 from adlib.common.files import locked
 from adlib.reports import tables
 
@@ -42,7 +41,7 @@ def main(file: str | Path, cores: int | None = None, profile: str = "local", dry
     """
     start = time.monotonic()
     cluster = engine.is_cluster(profile)
-    _check_minutes(os.environ.get("ADLIB_MINUTES"))
+    minutes_allowed()  # raises for what is no number
     work, reports = expand(file, download=not dry_run, local=not cluster)
     items = [*work, *reports]
     if dry_run:
@@ -58,15 +57,6 @@ def main(file: str | Path, cores: int | None = None, profile: str = "local", dry
     if not whole:
         raise KeyboardInterrupt
     return status(items)
-
-
-def _check_minutes(written: str | None) -> None:
-    try:
-        minutes = float(written or 0)
-    except ValueError:
-        minutes = math.nan
-    if not (math.isfinite(minutes) and minutes >= 0):
-        raise UserError(f"ADLIB_MINUTES is {written!r}; it must be a number of minutes for each run, or 0 for no limit")
 
 
 def _list(items: list[Item]) -> None:

@@ -20,6 +20,7 @@ import pandas as pd
 from adlib import data, models
 from adlib.batch import gpus
 from adlib.batch.item import RESOURCES
+from adlib.common import environment
 from adlib.common.errors import UserError, check_names, unknown
 from adlib.common.paths import PROJECT
 from adlib.models.config import Config
@@ -98,8 +99,7 @@ def check_seeds(seeds: list | int) -> None:
 
 def check_device(device: str, local: bool) -> None:
     """Raises UserError for a device that is none, and if `local` for a GPU where this machine shows none."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UserError(f"unknown device {device!r}; valid: auto, cpu, cuda, cuda:0, ...")
+    environment.check_device(device)
     if local and device.startswith("cuda") and not gpus.visible():
         raise UserError(f"device {device!r} was asked for, but this machine shows no NVIDIA GPU; use cpu or auto")
 

@@ -149,9 +149,8 @@ def summarise(reference: Path) -> None:
 
 
 def readme_table(copies: runs.Runs) -> str:
-    """Markdown: the headline metrics per data set, category and setting."""
-    table = tables.printed(tables.summary(copies, HEADLINE))
-    return table.to_markdown(index=False, disable_numparse=True)
+    """Markdown: the headline metrics per data set, category and setting, and where rescaled pictures come from."""
+    return tables.to_markdown(tables.summary(copies, HEADLINE)).rstrip("\n")
 
 
 def _insert(readme: Path, text: str) -> None:

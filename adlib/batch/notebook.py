@@ -82,12 +82,12 @@ def work(plan: str | Path, name: str) -> int:
 
     Raises UserError for a plan file that is missing or broken, or an item that is not in it.
     """
-    found = _read_plan(Path(plan))
-    for variable, value in found["environment"].items():
+    plan_file = _read_plan(Path(plan))
+    for variable, value in plan_file["environment"].items():
         os.environ.setdefault(variable, value)
-    check_names(f"item of {plan}", [name], found["items"])
-    item = Item.from_json(found["items"][name])
-    if found["cluster"]:
+    check_names(f"item of {plan}", [name], plan_file["items"])
+    item = Item.from_json(plan_file["items"][name])
+    if plan_file["cluster"]:
         os.environ.setdefault("ADLIB_MINUTES", f"{budget(item):g}")
     start, outcome = time.monotonic(), ("done", None)
     with _sigterm_to_the_kernel() as terminated:

@@ -8,6 +8,7 @@ import random
 import numpy as np
 import torch
 
+from adlib.common.environment import check_device
 from adlib.common.errors import UserError
 
 
@@ -53,16 +54,11 @@ def restore_generators(states: dict) -> None:
 
 def pick_device(name: str = "auto") -> str:
     """ "auto" is CUDA where there is one. Raises UserError for a device that this machine lacks."""
+    check_device(name)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}; valid: auto, cpu, cuda, cuda:0, ...") from None
-    if kind == "cuda" and not torch.cuda.is_available():
+    if name != "cpu" and not torch.cuda.is_available():
         raise UserError(f"device {name!r} was asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
-    if kind not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r} is not supported; valid: auto, cpu, cuda, cuda:0, ...")
     return name
 
 

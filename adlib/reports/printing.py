@@ -139,6 +139,9 @@ def narrow(table: pd.DataFrame, width: int = WIDTH) -> str:
         block = body.to_string(line_width=width, index=bool(keys), max_colwidth=None)
         lines += [line.rstrip() for line in block.split("\n")] + [""]
     notes = [*meanings, *text.attrs["notes"]]
+    short = [c for c in table.columns if c in METRICS and METRICS[c].short != METRICS[c].long]
+    if short:
+        notes.append("; ".join(f"{METRICS[c].short}: {METRICS[c].long}" for c in short) + ".")
     if any(f"{c} low" in table and table[f"{c} low"].notna().any() for c in table.columns):
         notes.append("Percent; in brackets the 95 % interval.")
     for note in notes:
@@ -155,6 +158,7 @@ def _settings_joined(text: pd.DataFrame) -> pd.DataFrame:
     joined = []
     for _, row in text[columns].iterrows():
         cells = [row[c] if row[c].endswith("steps") else row[c] + units.get(c, "") for c in columns if row[c] != DASH]
+        cells = ["1 epoch" if cell == "1 epochs" else cell for cell in cells]
         joined.append(", ".join(cells))
     out = text.drop(columns=columns)
     out.insert(list(text.columns).index(columns[0]), "setting", joined)

@@ -5,7 +5,6 @@ renamed when complete, so it is either whole or absent; the same identity and se
 """
 
 import contextlib
-import math
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ import torch
 
 from adlib import models
 from adlib.common import files
+from adlib.common.environment import minutes_allowed
 from adlib.common.errors import UserError
 from adlib.common.seeds import pick_device
 from adlib.runs import fingerprint
@@ -47,7 +47,7 @@ def reproduce(
     training. Raises UserError before any work for a wrong name. With `ADLIB_MINUTES` set, training saves and leaves
     after that many minutes and raises `adlib.training.Unfinished`; the same call goes on.
     """
-    device, deadline = pick_device(device), _deadline()
+    device, deadline = pick_device(device), time.monotonic() + 60 * minutes_allowed()
     alone = models.get(method)[0].alone
     if together and alone:
         print(f"{method} is meant for one category at a time: {alone}", file=sys.stderr)
@@ -65,18 +65,6 @@ def reproduce(
         else:
             missing.append(plan)
     return Runs(runs, missing)
-
-
-def _deadline() -> float:
-    """`time.monotonic()` at which the time budget ends; infinity without one."""
-    text = os.environ.get("ADLIB_MINUTES", "").strip() or "0"
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = math.nan
-    if not 0 <= minutes < math.inf:
-        raise UserError(f"ADLIB_MINUTES is {text!r}; it must be a number of minutes, or 0 for no limit")
-    return time.monotonic() + 60 * minutes if minutes else math.inf
 
 
 def _whole(folder: Path) -> bool:
@@ -165,14 +153,14 @@ def load(path: str | Path) -> "Run":
 def find(folder: str | Path) -> "Runs":
     """All finished runs below a folder, in order of path. Raises UserError where there is none."""
     folder = Path(folder)
-    found = (
+    folders = (
         []
         if not folder.is_dir()
         else sorted(p.parent for p in folder.rglob("run.json") if p.parent.suffix != ".partial")
     )
-    if not found:
+    if not folders:
         raise UserError(f"no finished run below {folder}; `python -m adlib batch batch/quick.yml` makes some")
     kept = {}
-    for run in map(Run, found):  # a copy in results/reference counts once
+    for run in map(Run, folders):  # a copy in results/reference counts once
         kept.setdefault((run.record["method"], run.record["category"], run.record["hash"], run.record["seed"]), run)
     return Runs(list(kept.values()))

@@ -12,7 +12,7 @@ from adlib import data, models
 from adlib.common import definitions
 from adlib.runs.execution import execute
 
-COMMON = tuple(f"adlib.common.{name}" for name in ("errors", "paths", "files", "hashes", "definitions"))
+COMMON = tuple(f"adlib.common.{name}" for name in ("errors", "environment", "paths", "files", "hashes", "definitions"))
 REGISTRY = ("adlib.models.get", "adlib.models.SYSTEMS")
 OUTSIDE = (*COMMON, *REGISTRY, "adlib.data", "adlib.runs.record", "adlib.runs.plan", "adlib.runs.fingerprint")
 

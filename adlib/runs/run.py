@@ -37,8 +37,8 @@ class Run:
         """run.json: identity, metrics per category, threshold, timings, machine."""
         try:
             record = json.loads((self.path / "run.json").read_text())
-            for found in record["per_category"].values():  # null is how JSON writes NaN
-                found["metrics"] = {k: float("nan") if v is None else v for k, v in found["metrics"].items()}
+            for facts in record["per_category"].values():  # null is how JSON writes NaN
+                facts["metrics"] = {k: float("nan") if v is None else v for k, v in facts["metrics"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{self.path}/run.json is no run record ({error}); delete the folder or copy it again"
@@ -161,8 +161,8 @@ class Runs:
         rows = [
             {k: r.record[k] for k in ("method", "dataset", "hash", "seed")} | {"category": c, "metric": m, "value": v}
             for r in self.runs
-            for c, found in r.record["per_category"].items()
-            for m, v in found["metrics"].items()
+            for c, facts in r.record["per_category"].items()
+            for m, v in facts["metrics"].items()
         ]
         return pd.DataFrame(rows)
 
@@ -173,19 +173,15 @@ class Runs:
         """
         rows = []
         keys = ["method", "dataset", "hash", "category"]
-        for values, group in self.per_seed.groupby(keys, sort=False):
-            chosen = [r for r in self.runs if r.record["hash"] == values[2] and values[3] in r.record["per_category"]]
-            for metric, found in group.groupby("metric", sort=False):
-                sd = found.value.std(ddof=1) if len(found) > 1 else float("nan")
-                low, high, how = _interval(chosen, values[3], metric)
-                facts = {
-                    "mean": found.value.mean(),
-                    "sd": sd,
-                    "n_seeds": len(found),
-                    "n_images": _images(chosen, values[3]),
-                }
-                facts |= {"low": low, "high": high, "interval_method": how}
-                rows.append(dict(zip(keys, values, strict=True)) | {"metric": metric} | facts)
+        for identity, group in self.per_seed.groupby(keys, sort=False):
+            _, _, run_hash, category = identity
+            alike = [r for r in self.runs if r.record["hash"] == run_hash and category in r.record["per_category"]]
+            for metric, per_seed in group.groupby("metric", sort=False):
+                low, high, interval_method = _interval(alike, category, metric)
+                row = dict(zip(keys, identity, strict=True)) | {"metric": metric}
+                row |= {"mean": per_seed.value.mean(), "sd": per_seed.value.std(ddof=1)}  # NaN for one seed
+                row |= {"n_seeds": len(per_seed), "n_images": _images(alike, category)}
+                rows.append(row | {"low": low, "high": high, "interval_method": interval_method})
         return pd.DataFrame(rows)
 
     def maps(self, k: int = 0) -> np.ndarray | None:
@@ -205,8 +201,8 @@ def _interval(runs: list[Run], category: str, metric: str) -> tuple[float, float
         labels = tables[0].label.to_numpy()
         if len(set(labels)) == 2:
             scores = np.stack([t.score.to_numpy() for t in tables])
-            found = metrics.bootstrap_interval(labels, scores, RESAMPLED[metric])
-            return found.low, found.high, found.method
+            interval = metrics.bootstrap_interval(labels, scores, RESAMPLED[metric])
+            return interval.low, interval.high, interval.method
     draws = [r.replicates[f"{category}/{metric}"] for r in runs if f"{category}/{metric}" in r.replicates]
     if len(draws) == len(runs) and draws:
         low, high = np.nanpercentile(np.mean(draws, axis=0), [2.5, 97.5])

@@ -93,3 +93,11 @@ def test_files_too_large_to_commit_are_refused(finished, monkeypatch):
     monkeypatch.setattr(evidence, "LARGEST", 10)
     with pytest.raises(UserError, match="more than a repository should hold"):
         evidence.collect(finished / "batch.yml", finished / "reference")
+
+
+def test_the_readme_s_table_says_where_pictures_come_from(finished):
+    """A note of the table, e.g. of rescaled copies, stands below it in README, too."""
+    (finished / "data" / "folder" / "PROVENANCE.txt").write_text("A copy scaled to half its size.\n")
+    adlib.reproduce("simplenet", "folder", ["stripes"], [5], made.CONFIG | {"epochs": 1}, device="cpu")
+    text = evidence.readme_table(runs.find(finished / "results" / "runs"))
+    assert "A copy scaled to half its size." in text
