@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import PROJECT
+from test_rooms import FILES, ROOMS, room_of
 
 import adlib
 from adlib.batch.evidence import LARGEST
@@ -75,7 +76,8 @@ def test_every_direct_dependency_has_a_reason_and_is_locked():
 def test_the_reasons_of_the_dependencies_are_true():
     """What has "not imported:" in its reason is imported nowhere in adlib/; each other one where it is said to be.
 
-    "data, runs: ..." names rooms, or the folders benchmarks and tests; without such a beginning, anywhere in adlib/.
+    "data, runs: ..." names exactly the rooms that import it, or the folders benchmarks and tests; without such a
+    beginning, anywhere in adlib/.
     """
     development = {re.match(r"[\w.-]+", line)[0] for line in project()["optional-dependencies"]["dev"]}
     modules: dict[str, list[str]] = {}
@@ -87,8 +89,13 @@ def test_the_reasons_of_the_dependencies_are_true():
             continue
         places = re.match(r"(?:[a-z]+, )*[a-z]+(?: and [a-z]+)?(?=: )", reason)
         files = _files(places[0] if places and not reason.startswith("not imported") else "adlib")
-        used = any(_imports(path) & set(modules[_plain(name)]) for path in files)
+        imported = set(modules[_plain(name)])
+        used = any(_imports(path) & imported for path in files)
         assert used != reason.startswith("not imported: "), f"{name}: {reason}"
+        named = set(re.split(", | and ", places[0])) & set(ROOMS) if places else set()
+        if named and used:
+            importing = {room_of(path) for path in FILES if _imports(path) & imported}
+            assert importing == named, f"{name} is imported by {sorted(importing)}"
 
 
 def project() -> dict:
