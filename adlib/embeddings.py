@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from adlib.common import paths
 from adlib.common.errors import UserError
@@ -177,8 +178,6 @@ def _fill(folder: Path, detector, images: np.ndarray, device: str, batch_size: i
 
 def _append_maps(scratch: Path, detector, images: np.ndarray, device: str, batch_size: int, stack) -> str:
     """Write the maps; returns what `embed` gave: "tensor" or "tuple"."""
-    from tqdm import tqdm
-
     source, files, kind = Embeddings([[images]], single=True), [], "tensor"
     dtype = np.dtype(detector.embedding_dtype).newbyteorder("<")
     for start in tqdm(range(0, len(images), batch_size), "features", disable=None, leave=False):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from adlib.backbones import Frozen
 from adlib.common.errors import UserError
@@ -120,8 +121,6 @@ class Training:
         return batches[: min(self.steps_per_epoch, self.total_steps - (epoch - 1) * self.steps_per_epoch)]
 
     def _epochs(self) -> Iterator[int]:
-        from tqdm import tqdm
-
         first = len(self.history) + 1
         return tqdm(range(first, self.epochs + 1), "epochs", disable=None, leave=False)
 

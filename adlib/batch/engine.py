@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import yaml
 
 from adlib.batch import gpus
@@ -154,8 +155,6 @@ def _stop(child: subprocess.Popen) -> None:
 
 def _family(child: subprocess.Popen, items_only: bool = False) -> Iterator:
     """Snakemake, then its descendants (items_only: those that execute an item); ended ones are passed over."""
-    import psutil
-
     try:
         root = psutil.Process(child.pid)
         family = [root, *root.children(recursive=True)]

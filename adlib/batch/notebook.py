@@ -21,6 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from adlib.batch import gpus
 from adlib.batch.item import Item, Outcome
 from adlib.common.errors import UserError, check_names
@@ -39,7 +41,7 @@ def execute_item(item: Item) -> None:
     """
     import nbformat  # with papermill a second of imports, which a batch's own process never needs
     import papermill
-    from traitlets.config import Config
+    from traitlets.config import Config  # with papermill
 
     os.environ["OMP_NUM_THREADS"] = str(item.resources["threads"])  # the same numbers whatever else runs beside it
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one of the user's folder
@@ -67,8 +69,6 @@ def execute_item(item: Item) -> None:
 @contextlib.contextmanager
 def _sockets() -> Iterator[Path]:
     """A folder for a kernel's sockets; those whose owner was killed are removed."""
-    import psutil
-
     for folder in SHORT.glob(f"{SOCKETS}*-*"):
         owner = folder.name.removeprefix(SOCKETS).split("-")[0]
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):
@@ -132,8 +132,6 @@ def _sigterm_to_the_kernel() -> Iterator[list[int]]:
 
     Yields a list that is empty as long as no SIGTERM came. Only the main thread may set handlers.
     """
-    import psutil
-
     received: list[int] = []
 
     def forward(number, _frame):

@@ -108,7 +108,7 @@ def thread(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.
 
 def stain(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A dried drop that fills the relief: softer, brighter in the middle, darker at its irregular rim; or reversed."""
-    from scipy import ndimage
+    from scipy import ndimage  # heavy: pictures are made once
 
     y, x = _centre(rng, 30)
     angle = np.arctan2(Y - y, X - x)
@@ -123,7 +123,7 @@ def stain(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 
 def swirl(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The surface twisted about a point, by up to two or three radians in the middle and none at the edge."""
-    from scipy import ndimage
+    from scipy import ndimage  # heavy: pictures are made once
 
     y, x = _centre(rng, 34)
     size = rng.uniform(20, 30)
@@ -161,7 +161,7 @@ def _bezier(points: np.ndarray) -> np.ndarray:
 
 def _to_curve(curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of every pixel: distance to the curve, and the same signed by the side of the curve (0 on its continuation)."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import cKDTree  # heavy: pictures are made once
 
     pixels = np.stack([Y, X], -1).reshape(-1, 2)
     distance, nearest = cKDTree(curve).query(pixels)

@@ -80,7 +80,7 @@ def save(fig: Figure, stem: str | Path) -> list[Path]:
 
 def compact(fig: Figure):
     """The figure in few bytes, for pages of many photographs: as JPEG, or as PNG of 5 bits per channel if smaller."""
-    from IPython.display import Image as Shown
+    from IPython.display import Image as Shown  # for pages only
 
     buffer, small, photo = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with plt.rc_context(STYLE):

@@ -95,7 +95,7 @@ def score_interval(value: float, n_normal: int, n_anomalous: int) -> Interval:
     """95 % score interval of an AUROC estimate with the Hanley-McNeil variance: all theta with
     (value - theta)^2 <= 1.96^2 V(theta). Honest near 1, where the bootstrap collapses (common.md 4.8).
     """
-    from scipy.optimize import brentq
+    from scipy.optimize import brentq  # heavy, and wanted near 1 only
 
     half = (n_normal + n_anomalous) / 2 - 1
 

@@ -102,7 +102,7 @@ def _measured(path: str, mask: str | None, threshold: int) -> tuple:
 
 def _share(mask: str, path: str, size: tuple[int, int], threshold: int) -> tuple[float, int]:
     """Share of the image and number of regions above the threshold."""
-    from scipy import ndimage
+    from scipy import ndimage  # heavy: listing data sets does not wait for it
 
     grey = np.asarray(Image.fromarray(images.decode(mask)).convert("L"))
     if grey.shape != size:
