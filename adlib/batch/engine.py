@@ -89,7 +89,6 @@ def options(profile: str, cores: int | None, items: list[Item]) -> list[str]:
     chosen = ["--profile", str(profile_folder(profile))]
     if is_cluster(profile):
         return [*chosen, "--jobs", str(cores)] if cores else chosen
-    import psutil  # the start of `python -m adlib` needs it nowhere else
 
     memory = max([int(psutil.virtual_memory().total * 0.9 / 2**20), *(item.resources["mem_mb"] for item in items)])
     limits = [f"mem_mb={memory}"]
