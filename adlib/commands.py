@@ -204,9 +204,9 @@ def list_runs(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Write a run's network as ONNX, with its facts beside it."""
+    finished = _one_run(args.run)  # a wrong folder is answered before torch is there
     from adlib import export as onnx_export
 
-    finished = _one_run(args.run)
     record = finished.record
     name = f"{record['method']}-{record['dataset']}-{record['category']}-{record['hash']}-s{record['seed']}.onnx"
     written = onnx_export.to_onnx(finished, args.onnx or name.replace(":", "_").replace("/", "_"))

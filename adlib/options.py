@@ -37,6 +37,11 @@ class Parser(argparse.ArgumentParser):
         """UserError for the first option among the words that this command does not take."""
         check_names("option", [word.partition("=")[0] for word in words if is_option(word)], self.options())
 
+    @property
+    def subject(self) -> str:
+        """What a sentence is about: "data verify"; `main` puts "adlib: " before it."""
+        return self.prog.partition(" ")[2] or "the command line"
+
     def options(self) -> list[str]:
         """All options, as they are written."""
         return list(self._option_string_actions)
@@ -44,7 +49,7 @@ class Parser(argparse.ArgumentParser):
     def refuse(self, surplus: list[str]) -> None:
         """UserError where words are left over."""
         if surplus:
-            raise UserError(f"{self.prog} has no use for {_some_words(surplus)}; see `{self.prog} --help`")
+            raise UserError(f"{self.subject} has no use for {_some_words(surplus)}; see `{self.prog} --help`")
 
     def error(self, message: str) -> typing.NoReturn:
         """What argparse found, as a sentence."""
@@ -54,14 +59,16 @@ class Parser(argparse.ArgumentParser):
         if problem.startswith("expected"):
             amount = "at least one value" if "at least" in problem else "a value"
             raise UserError(f"{name} needs {amount}; see `{self.prog} --help`")
-        raise UserError(f"{self.prog}: {message}; see `{self.prog} --help`")
+        if problem.startswith("ignored explicit argument"):
+            raise UserError(f"{name} takes no value; see `{self.prog} --help`")
+        raise UserError(f"{self.subject}: {message}; see `{self.prog} --help`")
 
     def needs(self, names: list[str]) -> str:
         """The sentence for what is missing; of commands it lists the valid ones."""
         written = [name if is_option(name) else name.upper() for name in names]
         commands = [name for a in self._actions if isinstance(a, argparse._SubParsersAction) for name in a.choices]
         hint = f"valid: {', '.join(commands)}" if commands else f"see `{self.prog} --help`"
-        return f"{self.prog} needs {_some_words(written)}; {hint}"
+        return f"{self.subject} needs {_some_words(written)}; {hint}"
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
