@@ -7,23 +7,23 @@ unfinished within the time budget (the same command goes on), 130 interrupted.
 import argparse
 import os
 import sys
-from itertools import takewhile
 
 import adlib
 from adlib import commands, models, options
+from adlib.commands import FORMATS
 from adlib.common import paths
-from adlib.common.errors import UserError, check_names, unknown
+from adlib.common.errors import UserError, nearest, unknown
 from adlib.common.files import UNWRITABLE
 
-FORMATS = ("text", "csv", "json", "md")
+DEVICES = "auto, cpu, cuda, cuda:0, ...; default auto: a GPU where there is one"
 RUN_HELP = "train what is missing of a method on a data set and print the table"
+NEEDED = ["METHOD", "DATASET"]  # of `run`
+FLAGS = ("--together", "-h", "--help")  # options of `run` that take no value
 
 
-def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
-    """The parser of all commands but `run`, and the names of all."""
-    parser = argparse.ArgumentParser(
-        prog="adlib", description="Reproductions of papers on industrial image anomaly detection.", allow_abbrev=False
-    )
+def _parser() -> options.Parser:
+    """The parser of all commands but `run`."""
+    parser = options.Parser(prog="adlib", description="Reproductions of papers on industrial image anomaly detection.")
     parser.add_argument("--version", action="version", version=f"adlib {adlib.__version__}")
     actions = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     actions.add_parser("run", help=RUN_HELP, add_help=False)  # `_run_arguments` reads its arguments
@@ -34,7 +34,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     p = actions.add_parser("data", help="data sets: what there is, whether it is complete, how to get it")
     p.set_defaults(call=commands.data_action)
     _data_actions(p.add_subparsers(dest="action", required=True, metavar="ACTION"))
-    return parser, list(actions.choices)
+    return parser
 
 
 def _batch_commands(actions) -> None:
@@ -42,11 +42,11 @@ def _batch_commands(actions) -> None:
         "batch", help="run a batch file: all its runs, then its notebooks; resumes what was interrupted"
     )
     p.set_defaults(call=commands.batch)
-    p.add_argument("file")
+    p.add_argument("file", help="e.g. batch/quick.yml")
     p.add_argument("--cores", type=int, help="default: all")
-    p.add_argument("--profile", default="local", help="local, slurm or kubernetes")
+    p.add_argument("--profile", default="local", help="local, slurm, kubernetes or a folder; default local")
     p.add_argument("--dry-run", action="store_true", help="check everything and list what would run")
-    p.add_argument("extra", nargs="*", help="after --: options for the engine")
+    p.add_argument("extra", nargs="*", default=[], help="after --: options for the engine")
 
     p = actions.add_parser("evidence", help="copy finished runs, tables, notebooks to results/reference; fill README")
     p.set_defaults(call=commands.evidence)
@@ -62,8 +62,8 @@ def _result_commands(actions) -> None:
     p = actions.add_parser("check", help="a verdict per published cell; exit status 1 where one is not reproduced")
     p.set_defaults(call=commands.check)
     p.add_argument("runs", help="folder with run folders, e.g. results/runs")
-    p.add_argument("--paper", required=True)
-    p.add_argument("--format", choices=FORMATS, default="text")
+    p.add_argument("--paper", required=True, help="e.g. simplenet; a wrong one is answered by the valid ones")
+    p.add_argument("--format", choices=FORMATS, default="text", help="default text")
     p.add_argument("--allow-incomparable", action="store_true", help="status 0 even where nothing was comparable")
 
     p = actions.add_parser("predict", help="score pictures with a finished run: heat maps, overlays, one CSV")
@@ -71,7 +71,7 @@ def _result_commands(actions) -> None:
     p.add_argument("run", help="run folder, or a folder with one run below it")
     p.add_argument("pictures", help="a picture or a folder")
     p.add_argument("--out", required=True, help="folder for the results")
-    p.add_argument("--device", default="auto")
+    p.add_argument("--device", default="auto", help=DEVICES)
     p.add_argument("--category", help="for a run that covers several")
 
     p = actions.add_parser("export", help="write a run's network for other software, checked against its own scores")
@@ -81,9 +81,9 @@ def _result_commands(actions) -> None:
         "--onnx",
         nargs="?",
         const="",
-        required=True,
+        default="",
         metavar="FILE",
-        help="default: named after the run, in this folder",
+        help="the format, the only one so far; FILE: default named after the run, in this folder",
     )
 
 
@@ -107,43 +107,50 @@ def _data_actions(actions) -> None:
     actions.add_parser("addresses", help="ask whether each download address answers; one line each")
 
 
-def _run_parser(method: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _run_parser(method: str) -> options.Parser:
+    parser = options.Parser(
         prog="adlib run",
         usage="adlib run METHOD DATASET [CATEGORY ...] [OPTION ...]",
         description=f"{RUN_HELP[0].upper()}{RUN_HELP[1:]}.",
         epilog=f"`adlib run {method} --help` lists the settings of the method as options; `adlib methods` all methods.",
-        allow_abbrev=False,
     )
     parser.set_defaults(call=commands.run)
-    parser.add_argument("method")
-    parser.add_argument("dataset")
-    parser.add_argument("categories", nargs="*", help="default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--together", action="store_true", help="one model for all categories")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="text also names the folders")
+    parser.add_argument("method", help="one of `adlib methods`")
+    parser.add_argument("dataset", help="one of `adlib data list`, or a mixture, e.g. 'mvtec_ad:screw + mtd'")
+    parser.add_argument("categories", nargs="*", default=[], help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="integers from 0, one run each; default 0")
+    parser.add_argument("--together", action="store_true", help="one model for all categories; default: one for each")
+    parser.add_argument("--device", default="auto", help=DEVICES)
+    parser.add_argument("--format", choices=FORMATS, default="text", help="text also names the folders; default text")
     parser.add_argument(
-        "--config", default="{}", help="settings as JSON, e.g. '{\"epochs\": 20}'; options may be added"
+        "--config", default="{}", help="settings as a JSON object, e.g. '{\"epochs\": 20}'; default {}, none"
     )
     return parser
 
 
 def _run_arguments(argv: list[str]) -> argparse.Namespace:
     """Two stages: names, checked before torch is there; then the options, which come from the method's Config."""
-    names = list(takewhile(lambda argument: not argument.startswith("-"), argv))
-    if not names:
-        return _run_parser("METHOD").parse_args(argv)  # help, or what is missing
-    method, dataset, categories = names[0], names[1] if len(names) > 1 else None, names[2:]
-    commands.check_run_names(method, dataset, categories)
-    parser = _run_parser(method)
-    options.add(parser, models.get(method)[1])
-    argv = [_dashed(argument) for argument in argv]
-    args, surplus = parser.parse_known_intermixed_args(argv)
-    if surplus:
-        valid = [option for action in parser._actions for option in action.option_strings]
-        raise unknown("option", surplus[0].partition("=")[0], valid)
+    names, rest = options.names_first([_dashed(word) for word in argv], FLAGS)
+    if names:
+        commands.check_run_names(names[0], names[1] if len(names) > 1 else None, names[2:])
+    parser = _run_parser(names[0] if names else "METHOD")
+    if not {"-h", "--help"} & set(rest):
+        _check_complete(parser, names, rest)
+    if names:
+        options.add(parser, models.get(names[0])[1])
+    args, surplus = parser.parse_known_intermixed_args([*names, *rest])
+    parser.refuse(surplus)
     return args
+
+
+def _check_complete(parser: options.Parser, names: list[str], rest: list[str]) -> None:
+    """UserError where the method or the data set is missing; a slip in an option (`--hlp`) may be the reason."""
+    if len(names) >= len(NEEDED):
+        return
+    for option in (word.partition("=")[0] for word in rest if options.is_option(word)):
+        if option not in parser.options() and nearest(option, parser.options()):
+            raise unknown("option", option, parser.options())
+    raise UserError(parser.needs(NEEDED[len(names) :]))
 
 
 def _dashed(argument: str) -> str:
@@ -157,10 +164,9 @@ def _dashed(argument: str) -> str:
 def _arguments(argv: list[str]) -> argparse.Namespace:
     if argv[:1] == ["run"]:
         return _run_arguments(argv[1:])
-    parser, names = _parser()
-    if argv and not argv[0].startswith("-"):
-        check_names("command", argv[:1], names)
-    return parser.parse_args(argv)
+    args, surplus = _parser().parse_known_args(argv)
+    args.parser.refuse(surplus)
+    return args
 
 
 def _printed(args: argparse.Namespace) -> int:

@@ -13,40 +13,56 @@ from pathlib import Path
 
 from adlib import models, options
 from adlib.common import paths
-from adlib.common.errors import UserError, unknown
+from adlib.common.errors import UserError, check_names
 
-WIDTH = 100  # columns of what is printed for people
+# copies of those in adlib.reports.printing, which imports pandas: --help and `methods` do not wait for it
+FORMATS = ("text", "md", "csv", "json")
+WIDTH = 100  # columns of a terminal
 CALLS = 5  # per number of threads, when the faster one is chosen
 
 
 def check_run_names(method: str, dataset: str | None = None, categories: list[str] | None = None) -> None:
     """UserError for an unknown method, data set or category. Needs no torch, so the answer comes at once."""
-    if method not in models.SYSTEMS:
-        raise unknown("method", method, models.SYSTEMS)
+    check_names("method", [method], models.SYSTEMS)
     if dataset is not None:
         from adlib import data  # pandas, for which --help does not wait
 
-        data.categories(dataset)  # raises for an unknown data set
+        data.check(dataset)
         for category in categories or []:
             data.spelled(dataset, category)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train what is missing, print the table and the folders."""
-    import adlib  # torch
+    from adlib import runs  # torch
     from adlib.reports import tables
 
     config = options.combined(options.values(args, models.get(args.method)[1]), _json_object(args.config))
+    runs.check(args.method, args.seeds, config, args.device)
     seeds = ", ".join(map(str, args.seeds))
     _stage(f"{args.method} {args.dataset}: data {', '.join(args.categories) or 'of all categories'}; seeds {seeds}")
     chosen = (args.categories or None, args.seeds, config, args.device, args.together)
-    runs = adlib.reproduce(args.method, args.dataset, *chosen, report=_stage)
-    _stage(f"{args.method} {args.dataset}: table, finished runs: {len(runs)}")
-    print(tables.to_text(tables.summary(runs), format=args.format))
+    finished = runs.reproduce(args.method, args.dataset, *chosen, report=_stage)
+    _stage(f"{args.method} {args.dataset}: table, finished runs: {len(finished)}")
+    _print_table(tables.summary(finished), args.format)
     if args.format == "text":
-        for finished in runs:
-            print(finished.path)
+        for one in finished:
+            print(one.path)
     return 0
+
+
+def _print_table(table, format: str) -> None:
+    from adlib.reports import tables  # pandas
+
+    print(tables.to_text(table, format=format))
+    if format == "csv":
+        _say_beside(table.attrs.get("notes", []))
+
+
+def _say_beside(sentences: list[str]) -> None:
+    """What a table of numbers alone cannot say, e.g. that pictures are rescaled, goes to stderr."""
+    for sentence in sentences:
+        print(f"note: {sentence}", file=sys.stderr)
 
 
 def _json_object(text: str) -> dict:
@@ -80,6 +96,10 @@ def methods(args: argparse.Namespace) -> int:
 def batch(args: argparse.Namespace) -> int:
     """Run a batch file."""
     _need_project("batch", "notebooks/, Snakefile and profiles/")
+    try:  # before torch, which the engine imports
+        Path(args.file).open().close()
+    except OSError as error:
+        raise UserError(f"batch file {args.file} cannot be read ({error.strerror}); see batch/quick.yml") from error
     from adlib import batch as engine
 
     return engine.main(args.file, cores=args.cores, profile=args.profile, dry_run=args.dry_run, extra=args.extra)
@@ -104,11 +124,12 @@ def _need_project(command: str, parts: str) -> None:
 
 def predict(args: argparse.Namespace) -> int:
     """Score pictures with a run: heat maps, overlays, one CSV."""
+    finished = _one_run(args.run)  # a wrong folder is answered before torch is there
     import torch
 
     from adlib import inference
 
-    predictor = _one_run(args.run).predictor(args.device, args.category)
+    predictor = finished.predictor(args.device, args.category)
     usual = threads = torch.get_num_threads()
     if torch.device(predictor.device).type == "cpu":
         threads = fastest_threads(predictor.warm_up)
@@ -130,13 +151,17 @@ def predict(args: argparse.Namespace) -> int:
 
 def _one_run(path: str):
     """The run in a folder, or the only one below it. UserError where there are several, with their folders."""
+    if not Path(path).is_dir():  # torch takes seconds to import; this needs none
+        raise UserError(f"run folder {path} does not exist; finished runs lie in {paths.results_root() / 'runs'}")
     from adlib import runs
+    from adlib.data.samples import some  # pandas
 
-    if (Path(path) / "run.json").is_file() or not Path(path).is_dir():
+    if (Path(path) / "run.json").is_file():
         return runs.load(path)
     below = list(runs.find(path))
     if len(below) > 1:
-        raise UserError(f"{path} holds {len(below)} runs; name one of {', '.join(str(one.path) for one in below)}")
+        folders = some([str(one.path.relative_to(path)) for one in below])
+        raise UserError(f"{path} holds {len(below)} runs; name the folder of one, below it: {folders}")
     return below[0]
 
 
@@ -165,11 +190,16 @@ def fastest_threads(call: Callable[[], object]) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """A verdict per published cell; 1 where one is not reproduced, or none was comparable."""
-    from adlib import runs
+    from adlib.reports import published  # pandas
+
+    check_names("paper", [args.paper], published.PAPERS)
+    from adlib import runs  # torch, for which a wrong paper does not wait
     from adlib.reports import verdict
 
     result = verdict.check(runs.find(args.runs), args.paper, allow_incomparable=args.allow_incomparable)
     print(result.text(args.format))
+    if args.format == "csv":
+        _say_beside([*result.sentences, *result.table.attrs.get("notes", [])])
     return 0 if result.ok else 1
 
 
@@ -180,7 +210,7 @@ def list_runs(args: argparse.Namespace) -> int:
 
     folder = Path(args.runs) if args.runs else paths.results_root() / "runs"
     finished = runs.find(folder)
-    print(tables.to_text(tables.summary(finished), format=args.format))
+    _print_table(tables.summary(finished), args.format)
     if args.format == "text":
         print(f"\nbelow {folder}:")
         for one in finished:
@@ -190,9 +220,9 @@ def list_runs(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Write a run's network as ONNX, with its facts beside it."""
+    finished = _one_run(args.run)  # a wrong folder is answered before torch is there
     from adlib import export as onnx_export
 
-    finished = _one_run(args.run)
     record = finished.record
     name = f"{record['method']}-{record['dataset']}-{record['category']}-{record['hash']}-s{record['seed']}.onnx"
     written = onnx_export.to_onnx(finished, args.onnx or name.replace(":", "_").replace("/", "_"))

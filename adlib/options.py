@@ -1,4 +1,4 @@
-"""A system's settings as options of the command line, generated from its Config: help, range and default."""
+"""The command line's parser, whose errors are sentences, and a system's settings as options, made from its Config."""
 
 import argparse
 import ast
@@ -6,14 +6,121 @@ import dataclasses
 import functools
 import inspect
 import io
+import re
 import textwrap
 import tokenize
 import types
 import typing
+from collections.abc import Iterable
+from itertools import takewhile
 
-from adlib.common.errors import UserError
+from adlib.common.errors import UserError, check_names, unknown
 
 PREFIX = "config."  # of the names in argparse's namespace, so that no field meets an argument of the command
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are UserErrors, each one sentence. Takes no abbreviated options."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs, allow_abbrev=False)
+        self.set_defaults(parser=self)  # in the namespace: that of the innermost command
+
+    def parse_known_args(self, args, namespace=None):
+        """As argparse, but a wrong option is named before anything that is missing."""
+        before = takewhile(lambda word: word != "--", args)
+        # what follows a command's name is the affair of that command's own parser
+        self.check_options(takewhile(is_option, before) if self._subparsers else before)
+        return super().parse_known_args(args, namespace)
+
+    def check_options(self, words: Iterable[str]) -> None:
+        """UserError for the first option among the words that this command does not take."""
+        check_names("option", [word.partition("=")[0] for word in words if is_option(word)], self.options())
+
+    @property
+    def subject(self) -> str:
+        """What a sentence is about: "data verify"; `main` puts "adlib: " before it."""
+        return self.prog.partition(" ")[2] or "the command line"
+
+    def options(self) -> list[str]:
+        """All options, as they are written."""
+        return list(self._option_string_actions)
+
+    def refuse(self, surplus: list[str]) -> None:
+        """UserError where words are left over."""
+        if surplus:
+            raise UserError(f"{self.subject} has no use for {_some_words(surplus)}; see `{self.prog} --help`")
+
+    def error(self, message: str) -> typing.NoReturn:
+        """What argparse found, as a sentence."""
+        name, _, problem = message.removeprefix("argument ").partition(": ")
+        if name == "the following arguments are required":
+            raise UserError(self.needs(problem.split(", ")))
+        if problem.startswith("expected"):
+            amount = "at least one value" if "at least" in problem else "a value"
+            raise UserError(f"{name} needs {amount}; see `{self.prog} --help`")
+        if problem.startswith("ignored explicit argument"):
+            raise UserError(f"{name} takes no value; see `{self.prog} --help`")
+        raise UserError(f"{self.subject}: {message}; see `{self.prog} --help`")
+
+    def needs(self, names: list[str]) -> str:
+        """The sentence for what is missing; of commands it lists the valid ones."""
+        written = [name if is_option(name) else name.upper() for name in names]
+        commands = [name for a in self._actions if isinstance(a, argparse._SubParsersAction) for name in a.choices]
+        hint = f"valid: {', '.join(commands)}" if commands else f"see `{self.prog} --help`"
+        return f"{self.subject} needs {_some_words(written)}; {hint}"
+
+    def _check_value(self, action, value):
+        if action.choices is not None and value not in action.choices:
+            raise unknown((action.metavar or action.dest).lower(), value, action.choices)
+
+    def _get_value(self, action, text):
+        try:
+            return super()._get_value(action, text)
+        except argparse.ArgumentError:
+            name = (action.option_strings or [action.dest])[0]
+            raise UserError(f"{name} is {text!r}; it must be {_word(action.type)}") from None
+
+
+def is_option(word: str) -> bool:
+    """Whether a word is an option, not a value: -1 is a number."""
+    return re.match(r"--?[a-zA-Z]", word) is not None
+
+
+def names_first(argv: list[str], flags: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(names, options with their values) of a command line, wherever the names stand. flags: options without a value.
+
+    Any other option takes the word after it, and then each number: which ones take several values is not known before
+    torch is there, and all of them take numbers.
+    """
+    names, rest = [], []
+    wanted = ""  # what the last option may still take: "any" word, "number"s, nothing
+    for place, word in enumerate(argv):
+        if word == "--":
+            return names + argv[place + 1 :], rest
+        if is_option(word):
+            rest.append(word)
+            wanted = "" if word in flags or "=" in word else "any"
+        elif wanted == "any" or (wanted == "number" and _is_number(word)):
+            rest.append(word)
+            wanted = "number"
+        else:
+            names.append(word)
+            wanted = ""
+    return names, rest
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _some_words(words: list[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])
 
 
 def add(parser: argparse.ArgumentParser, config_class: type) -> None:

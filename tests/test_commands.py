@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import made
+import pandas as pd
 import pytest
 import torch
 from conftest import PROJECT
 from PIL import Image
+from processes import without_torch
 from server import Served, serving
 
 import adlib
@@ -25,7 +27,7 @@ from adlib.data.dataset import Archive, Source
 from adlib.data.download import addresses
 from adlib.models import config
 from adlib.models.config import setting
-from adlib.reports import verdict
+from adlib.reports import printing, verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,32 +61,6 @@ def refused(capsys, *argv: str, status: int = 2) -> str:
     return text
 
 
-def without_torch(*argv: str) -> subprocess.CompletedProcess:
-    """The command in a process of its own, which fails where torch has been imported."""
-    code = "import sys\nfrom adlib.__main__ import main\nstatus = main(sys.argv[1:])\n"
-    code += "sys.exit('torch is there' if 'torch' in sys.modules else status)"
-    return subprocess.run([sys.executable, "-c", code, *argv], cwd=PROJECT, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize(
-    ("argv", "meant"),
-    [
-        (("run", "simplnet", "textures"), "did you mean 'simplenet'"),
-        (("run", "simplenet", "texturs"), "did you mean 'textures'"),
-        (("run", "simplenet", "textures", "brik", "--epochs", "2"), "did you mean 'brick'"),
-        (("rnu",), "did you mean 'run'"),
-    ],
-)
-def test_a_wrong_name_is_answered_before_torch_is_imported(argv, meant):
-    """One sentence and status 2; torch alone takes longer to import than the answer may take."""
-    start = time.monotonic()
-    done = without_torch(*argv)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert meant in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert time.monotonic() - start < 20  # 0.6 s alone; a busy machine gets its time
-
-
 def test_methods_lists_every_method_with_its_paper_and_without_torch():
     done = without_torch("methods")
     assert done.returncode == 0, done.stderr
@@ -110,7 +86,12 @@ def test_every_setting_of_every_method_is_an_option_with_help_range_and_default(
     shown = " ".join(capsys.readouterr().out.split())
     for field in dataclasses.fields(models.get(method)[1]):
         assert f"--{field.name.replace('_', '-')} " in shown
-    assert "pixels per side of the evaluation grid; None = image_size; at least 8; default none" in shown
+        assert options.comments(models.get(method)[1]).get(field.name), f"{field.name} has no help"
+    for word in ("None", "null", "specs/", "False", "True"):  # what is typed, and nothing of the code
+        assert word not in shown
+    assert "avx512_bf16" in shown
+    assert "integers from 0, one run each; default 0" in shown
+    assert "pixels per side of the evaluation grid; none: image_size; at least 8; default none" in shown
 
 
 def test_help_takes_the_comment_beside_a_field_the_one_above_it_or_the_metadata():
@@ -121,7 +102,7 @@ def test_help_takes_the_comment_beside_a_field_the_one_above_it_or_the_metadata(
     assert "--rate NUMBER share, 10 % of all; default 0.5" in shown
     assert "--told TOLD" not in shown
     assert "from the metadata; default 1" in shown
-    assert "passes over the normal training images; 0 = no training; at least 0; default 100" in shown  # inherited
+    assert "passes over the normal training images; 0: no training; at least 0; default 100" in shown  # inherited
 
 
 def test_options_are_values_of_the_fields_types():
@@ -178,17 +159,29 @@ def test_run_takes_settings_as_options_and_says_a_line_per_stage_where_nobody_wa
     assert len(list((here / "results").rglob("run.json"))) == 1
 
 
-def test_a_setting_out_of_range_is_one_sentence(here, capsys):
-    assert "'epochs' is -1" in refused_last(capsys, "run", "simplenet", "folder", "stripes", "--epochs", "-1")
-    assert "'loss' is 'l2'" in refused_last(capsys, "run", "simplenet", "folder", "stripes", "--loss", "l2")
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (("--epochs", "-1"), "'epochs' is -1"),
+        (("--loss", "l2"), "'loss' is 'l2'"),
+        (("--margin", "inf"), "infinite"),
+        (("--seeds", "-1"), "seeds [-1] must be"),
+        (("--seeds", "0", "0"), "twice"),
+        (("--device", "tpu"), "unknown device 'tpu'"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_before_the_line_of_any_stage(here, capsys, argv, meant):
+    assert meant in refused(capsys, "run", "simplenet", "folder", "stripes", *argv)
 
 
-def refused_last(capsys, *argv: str) -> str:
-    """The sentence after the lines of the stages."""
-    assert main(list(argv)) == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("adlib: ")
-    return last
+def test_a_wrong_time_budget_is_one_sentence_before_the_line_of_any_stage(here, capsys, monkeypatch):
+    monkeypatch.setenv("ADLIB_MINUTES", "soon")
+    assert "ADLIB_MINUTES is 'soon'" in refused(capsys, "run", "simplenet", "folder", "stripes")
+
+
+def test_what_is_copied_for_speed_is_equal():
+    """Help does not wait for pandas, which `printing` imports."""
+    assert (commands.FORMATS, commands.WIDTH) == (printing.FORMATS, printing.WIDTH)
 
 
 def test_an_unknown_option_of_run_is_one_sentence(here, capsys):
@@ -254,14 +247,13 @@ def test_no_two_pictures_share_the_names_of_their_files(tmp_path):
 
 
 def test_predict_names_the_runs_where_there_are_several(here, tmp_path, capsys):
-    for name in ("one", "two"):
-        record = json.loads(next((here / "results").rglob("run.json")).read_text()) | {"seed": len(name + name)}
+    """The first five, relative to the folder."""
+    record = json.loads(next((here / "results").rglob("run.json")).read_text())
+    for name in "abcdefg":
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps(record | {"hash": name}))
     text = refused(capsys, "predict", str(tmp_path), str(here), "--out", str(tmp_path / "o"))
-    assert "holds 2 runs" in text
-    assert str(tmp_path / "one") in text
-    assert str(tmp_path / "two") in text
+    assert text == f"adlib: {tmp_path} holds 7 runs; name the folder of one, below it: a, b, c, d, e and 2 more"
 
 
 @pytest.mark.parametrize(("slow", "chosen"), [(1, 2), (2, 1)])
@@ -337,11 +329,30 @@ def test_addresses_prints_a_line_each_and_fails_where_a_file_has_none_left(monke
         monkeypatch.setattr(addresses, "sources", lambda: made_sources)
         assert main(["data", "addresses"]) == 1
         lines = capsys.readouterr().out.splitlines()
-        assert lines[0].split() == ["whole/whole.zip", "answers,", "0.0", "MB:", server.url("/a.zip")]
-        assert [line.split(":")[0].split() for line in lines[1:3]] == [
-            ["whole/whole.zip", "no", "answer,", "status", "404"],
-            ["gone/gone.zip", "no", "answer,", "status", "404"],
+        assert lines == [
+            f"whole/whole.zip answers, 0.0 MB: {server.url('/a.zip')}",
+            f"whole/whole.zip no answer, status 404: {server.url('/b.zip')}",
+            f"gone/gone.zip   no answer, status 404: {server.url('/b.zip')}",
         ]
-        assert lines[3:] == ["gone/gone.zip: no address answers; `adlib data download` cannot fetch it"]
-        del made_sources["gone"]
+        made_sources["gone"] = source("gone", "/b.zip", "/c.zip")
+        made_sources["again"] = source("again", "/b.zip", "/c.zip")
+        assert main(["data", "addresses"]) == 1
+        assert capsys.readouterr().out.splitlines()[6:] == [
+            "gone/gone.zip: no address answers; `adlib data download` cannot fetch it",
+            "again/again.zip: no address answers; `adlib data download` cannot fetch it",
+        ]
+        del made_sources["gone"], made_sources["again"]
         assert main(["data", "addresses"]) == 0
+
+
+def test_what_a_csv_cannot_hold_is_said_beside_it(here, capsys, monkeypatch):
+    """Rescaled pictures, or that nothing was comparable: programs read stdout, people stderr."""
+    sentences = ("Nothing was comparable.",)
+    table = pd.DataFrame({"x": [1]})
+    table.attrs["notes"] = ["A rescaled copy."]
+    result = SimpleNamespace(ok=False, sentences=sentences, table=table, text=lambda kind: "x\n1\n")
+    monkeypatch.setattr(verdict, "check", lambda *_, **__: result)
+    assert main(["check", str(here / "results" / "runs"), "--paper", "simplenet", "--format", "csv"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.strip() == "x\n1"
+    assert printed.err.splitlines() == ["note: Nothing was comparable.", "note: A rescaled copy."]

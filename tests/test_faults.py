@@ -187,6 +187,14 @@ def test_a_disk_that_is_really_full(data, capsys, tmp_path, monkeypatch):
     assert "No space left on device" in refused(capsys, *train())
 
 
+def test_a_place_that_takes_no_folder(data, capsys, monkeypatch):
+    """/proc says of a new folder in it that it does not exist."""
+    monkeypatch.setenv("ADLIB_RESULTS", "/proc/x")
+    text = refused(capsys, *train())
+    assert "/proc/x" in text
+    assert "ADLIB_RESULTS" in text
+
+
 def test_help_does_not_wait_for_torch():
     """The command line answers --help without importing torch."""
     code = (

@@ -1,6 +1,7 @@
 """The one kind of error that a user can mend, and the guess at what was meant."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -10,11 +11,23 @@ class UserError(ValueError):
     status: int = 2  # the exit status of the command line
 
 
+def plain(name: object) -> str:
+    """ "Class1", "class_1" -> "class1": the name in lower case without blanks, underscores and hyphens."""
+    return re.sub(r"[\s_-]", "", str(name)).lower()
+
+
+def nearest(name: object, valid: Iterable[str]) -> str | None:
+    """The valid name that is probably meant, whatever its case, blanks, underscores and hyphens; None: none is near."""
+    spelled = {plain(v): v for v in reversed(list(valid))}  # of two that are spelled alike the first
+    near = difflib.get_close_matches(plain(name), spelled, 1)
+    return spelled[near[0]] if near else None
+
+
 def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
     """The error for a name that is none of the valid ones, with the nearest of them: to be raised by the caller."""
     valid = [str(v) for v in valid]
-    near = difflib.get_close_matches(str(name), valid, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(name, valid)
+    hint = f"did you mean {near!r}? " if near else ""
     return UserError(f"unknown {kind} {name!r}; {hint}valid: {', '.join(valid) or 'none'}")
 
 

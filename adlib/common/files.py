@@ -12,6 +12,16 @@ from pathlib import Path
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 
 
+def _make_folder(folder: Path) -> None:
+    """As `mkdir -p`. /proc and the like take no folder and say that there is none; here that is a lack of permission,
+    so that nobody who treats UNWRITABLE must treat every missing file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise PermissionError(errno.EACCES, "no folder can be made there", str(folder)) from error
+
+
 @contextlib.contextmanager
 def locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[int]:
     """Hold an exclusive lock on a file, which ends with the process, however that ends; yields its descriptor.
@@ -19,7 +29,7 @@ def locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator
     The file stays, with the holder's process id in it: were it removed, a third process could lock a new one of the
     same name beside a waiting second. `waiting` is told the holder's process id, once, before the wait begins.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,7 +51,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     So the file is whole or absent (or the former one), whatever stops the process. Makes the folder. An error inside
     the block, or of the disk, removes the temporary file and is raised.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     scratch = path.with_name(f".{path.name[:60]}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield scratch

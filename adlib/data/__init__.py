@@ -8,6 +8,8 @@ import importlib
 import inspect
 import math
 import pkgutil
+import typing
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +24,7 @@ __all__ = [
     "CATALOGUE",
     "DATASETS",
     "categories",
+    "check",
     "datasets",
     "holdback",
     "load",
@@ -67,6 +70,14 @@ def spelled(dataset: str, category: str, root: str | Path | None = None) -> str:
     return _spelled(dataset, categories(dataset, root), category)
 
 
+def check(dataset: str) -> None:
+    """UserError where `load` knows no such data set or mixture, or not the options in its name. Looks at no picture."""
+    mixed = mixtures.is_mixture(dataset)
+    for part in dict.fromkeys(name for name, _ in _mixture(dataset, None).parts.values()) if mixed else [dataset]:
+        name, options = mixtures.options(part)
+        _check_options(_with_anomalies(name), options)
+
+
 def official(dataset: str) -> dict[str, Counts]:
     """{category: {"train/good": 209, "test/good": 20, "test/<kind>": ...}} of the complete, official data.
 
@@ -88,11 +99,7 @@ def load(dataset: str, category: str | None = None, root: str | Path | None = No
     """
     if mixtures.is_mixture(dataset):
         return _load_part(_mixture(dataset, root), category, options)
-    name = mixtures.options(dataset)[0]
-    if not _source(name).anomalies:
-        raise UserError(
-            f"{name} is a source of textures, no data set to detect anomalies in; valid: {', '.join(datasets())}"
-        )
+    _with_anomalies(mixtures.options(dataset)[0])
     return listed(dataset, category, root, **options)
 
 
@@ -105,7 +112,7 @@ def listed(dataset: str, category: str | None = None, root: str | Path | None = 
         listing(root)  # names a file or a broken link in its place
         raise UserError(f"data set {dataset} not found at {root}; {source.advice}")
     category = _category(dataset, source.categories(root), category) or root.name
-    check_names(f"{dataset} option", options, list(inspect.signature(source.samples).parameters)[2:])
+    _check_options(source, options)
     samples, notes = source.samples(root, category, **options)
     if not samples:
         raise UserError(f"no image of {dataset}/{category} found in {root}; {source.advice}")
@@ -146,7 +153,7 @@ def where(dataset: str) -> str:
     try:
         root = source.place()
         if not source.advice:
-            return f"embedded, {', '.join(source.categories(root))}"
+            return f"embedded: {', '.join(source.categories(root))}"
         return f"{root}: {_here(source, root)}" if is_folder(root) else f"missing at {root}; {source.advice}"
     except UserError as error:
         return str(error)
@@ -177,8 +184,28 @@ def _load_part(mixture: mixtures.Mixture, category: str | None, options: dict) -
 
 def _source(dataset: str) -> DataSet:
     if not isinstance(dataset, str) or dataset not in CATALOGUE:
-        raise unknown("data set", dataset, datasets())
+        raise unknown("data set", dataset, sorted(CATALOGUE))
     return CATALOGUE[dataset]
+
+
+def _with_anomalies(dataset: str) -> DataSet:
+    """The data set, if it is one to detect anomalies in."""
+    if isinstance(dataset, str) and dataset in CATALOGUE and dataset not in DATASETS:
+        raise UserError(
+            f"{dataset} is a source of textures, no data set to detect anomalies in; valid: {', '.join(datasets())}"
+        )
+    if not isinstance(dataset, str) or dataset not in DATASETS:
+        raise unknown("data set", dataset, datasets())
+    return DATASETS[dataset]
+
+
+def _check_options(source: DataSet, options: Mapping[str, object]) -> None:
+    """UserError for an option that the layout does not take, or a value that is none of its `Literal`."""
+    hints = typing.get_type_hints(source.samples)
+    check_names(f"{source.name} option", options, list(inspect.signature(source.samples).parameters)[2:])
+    for name, value in options.items():
+        if typing.get_origin(hints[name]) is typing.Literal:
+            check_names(f"{source.name} {name}", [value], typing.get_args(hints[name]))
 
 
 def _category(dataset: str, valid: list[str], category: str | None) -> str | None:

@@ -42,13 +42,15 @@ def _describe(args: argparse.Namespace) -> int:
 def _addresses(args: argparse.Namespace) -> int:
     from adlib.data.download import addresses
 
-    alive = set()
-    names = set()
-    for name, url, answer in addresses.answers(addresses.sources()):
-        names.add(name)
-        if answer.startswith("answers"):
-            alive.add(name)
-        print(f"{name:12s} {answer}: {url}", flush=True)
-    for name in sorted(names - alive):
-        print(f"{name}: no address answers; `adlib data download` cannot fetch it")
-    return 0 if names == alive else 1
+    sources = addresses.sources()
+    files = [f"{name}/{a.name}" for name, source in sources.items() for a in (*source.archives, *source.extras)]
+    width = max(map(len, files), default=0)
+    asked: dict[str, list[bool]] = {}  # file -> whether each of its addresses answers
+    for name, url, answer in addresses.answers(sources):
+        asked.setdefault(name, []).append(answer.startswith("answers"))
+        print(f"{name:{width}s} {answer}: {url}", flush=True)
+    dead = [name for name, alive in asked.items() if not any(alive)]
+    for name in dead:
+        if len(asked[name]) > 1:  # of a single address its own line has said it
+            print(f"{name}: no address answers; `adlib data download` cannot fetch it")
+    return 1 if dead else 0

@@ -7,10 +7,11 @@ import base64
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
-from adlib.common.errors import UserError, check_names
+from adlib.common.errors import UserError
 from adlib.data.dataset import Archive, DataSet, Rules, Source, at_root, fetched, official_counts
 from adlib.data.samples import Sample, by_stem, exists, hashed_split, images, lines, listing, note_pairs, some
 
@@ -36,13 +37,14 @@ TRAIN_BITS = (
 )
 
 
-def samples(root: Path, category: str, split: str = "published", split_seed: int = 0) -> tuple[list[Sample], list[str]]:
+def samples(
+    root: Path, category: str, split: Literal["published", "seeded"] = "published", split_seed: int = 0
+) -> tuple[list[Sample], list[str]]:
     """`MT_<Kind>/Imgs/<stem>.jpg` beside `<stem>.png`; grey masks, anomalous above 127.
 
     split: "published" (the 761 of 952 free tiles of DifferNet's list: `train_names.txt` in the folder, or what is known
     here of exactly these tiles) or "seeded" (80 % by hash). UserError where the published one is unknown.
     """
-    check_names("mtd split", [split], ("published", "seeded"))
     notes = []
     # a name with an ending is an archive or the like; without one, a file is named by the listing of Imgs
     kinds = {f.name.removeprefix("MT_"): f / "Imgs" for f in listing(root) if f.name.startswith("MT_") and not f.suffix}

@@ -1,14 +1,8 @@
 """How names are spelled: one official spelling, and everything a person may write for it."""
 
-import re
 from collections.abc import Iterable
 
-from adlib.common.errors import unknown
-
-
-def plain(name: object) -> str:
-    """ "Class1", "class_1" -> "class1": the name in lower case without blanks, underscores and hyphens."""
-    return re.sub(r"[\s_-]", "", str(name)).lower()
+from adlib.common.errors import plain, unknown
 
 
 def spelled(kind: str, name: object, valid: Iterable[str]) -> str:

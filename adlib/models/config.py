@@ -37,17 +37,20 @@ class Config:
     """
 
     image_size: int = setting(256, low=8)  # pixels per side of the network's square input
-    resize_mode: str = setting("squash", choices=images.RESIZE_MODES)  # specs/common, geometry
+    resize_mode: str = setting("squash", choices=images.RESIZE_MODES)  # short_crop: resize, then the centre
     resize: int | None = setting(None, low=8)  # pixels of the shorter side before the centre crop (short_crop only)
     resample: str = setting("antialias", choices=images.RESAMPLES)  # plain: bilinear without a low-pass, as cv2
-    epochs: int | None = setting(100, low=0)  # passes over the normal training images; 0 = no training
+    epochs: int | None = setting(100, low=0)  # passes over the normal training images; 0: no training
     steps: int | None = setting(None, low=1)  # optimiser steps, instead of epochs
     batch_size: int = setting(8, low=1)  # images
-    eval_every: int = setting(0, low=0)  # epochs between looks at the test set, for the oracle row only; 0 = never
+    eval_every: int = setting(0, low=0)  # epochs between looks at the test set, for the oracle row only; 0: never
     holdback: float = setting(0.1, low=0.0, high=0.5)  # share of the normal training images kept for the threshold
+    # how masks come to the evaluation grid; nearest: sampled; half: mean from 0.5; any: one pixel is enough; exact_one,
+    # exact_one_antialias: as published code, where the resized mask is exactly 1
     mask_rule: str = setting("nearest", choices=images.MASK_RULES)
-    metric_size: int | None = setting(None, low=8)  # pixels per side of the evaluation grid; None = image_size
-    precision: str = setting("float32", choices=PRECISIONS)  # of training steps; tf32 of all products, CUDA only
+    metric_size: int | None = setting(None, low=8)  # pixels per side of the evaluation grid; none: image_size
+    # of training steps; tf32 of all products, CUDA only; bfloat16 on a CPU is fast only where that has avx512_bf16
+    precision: str = setting("float32", choices=PRECISIONS)
 
     def __post_init__(self):
         hints = typing.get_type_hints(type(self))
@@ -111,7 +114,7 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
             return float(value)
         if origin in (int, str, bool) and type(value) is origin:
             return value
-    readable = " or ".join(getattr(o, "__name__", str(o)) for o in options).replace("NoneType", "null")
+    readable = " or ".join(getattr(o, "__name__", str(o)) for o in options).replace("NoneType", "none")
     raise UserError(f"config field {name!r} is {value!r}, but must be {readable}")
 
 

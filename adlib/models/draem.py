@@ -40,7 +40,7 @@ class Config(base.Config):
     epochs: int | None = setting(700, low=0)  # of N draws with replacement
     batch_size: int = setting(8, low=1)
     reconstruction_width: int = setting(128, low=1)  # channels of the first block; 8 times as many at the bottom
-    segmentation_width: int = setting(64, low=1)
+    segmentation_width: int = setting(64, low=1)  # channels of the first block, likewise
     learning_rate: float = setting(1e-4, low=0.0)  # Adam
     decay: float = setting(0.2, low=0.0, high=1.0)  # factor of the learning rate; paper 0.1
     decay_at: tuple[float, ...] = setting((0.8, 0.9), low=0.0, high=1.0)  # share of training; paper 400, 600 of 700
@@ -53,7 +53,7 @@ class Config(base.Config):
     anomaly_probability: float = setting(0.5, low=0.0, high=1.0)  # share of damaged samples
     opacity: tuple[float, ...] = setting((0.2, 1.0), low=0.0, high=1.0)  # beta, weight of the texture; paper from 0.1
     noise_exponents: tuple[int, ...] = setting((0, 5), low=0, high=8)  # 2^a x 2^b cells of Perlin noise
-    noise_threshold: float | None = setting(0.5, low=0.0, high=1.0)  # null: drawn uniformly, as the paper says
+    noise_threshold: float | None = setting(0.5, low=0.0, high=1.0)  # none: drawn uniformly, as the paper says
     noise_degrees: float = setting(90.0, low=0.0, high=180.0)  # the noise is turned by up to this, either way
     rotate_probability: float = setting(0.3, low=0.0, high=1.0)  # share of turned images
     rotate_degrees: float = setting(90.0, low=0.0, high=180.0)  # by up to this, either way; paper 45

@@ -36,12 +36,12 @@ class Config(base.Config):
     resize_mode: str = setting("short_crop", choices=("squash", "short_crop"))
     resize: int | None = setting(329, low=32)  # pixels of the shorter side before the crop
     backbone: str = "wide_resnet50_2.tv_in1k"  # timm name and weights; torchvision's IMAGENET1K_V1
-    pretrained: bool = True  # False: random backbone, a control
+    pretrained: bool = True  # false: random backbone, a control
     layers: tuple[int, ...] = setting((2, 3), low=0)  # timm feature indices: layer2 (stride 8), layer3 (stride 16)
     patch: int = setting(3, low=1, high=9)  # cells of the neighbourhood, eq. (2), odd
-    dim: int | None = setting(None, low=1)  # width of the local features; None = sum of the layers' channels (1536)
-    hidden: int | None = setting(None, low=1)  # width of the discriminator; None = dim // 1.5 (1024)
-    adapter_layers: int = setting(1, low=0, high=2)  # linear layers of the adapter; 0 = none
+    dim: int | None = setting(None, low=1)  # width of the local features; none: sum of the layers' channels (1536)
+    hidden: int | None = setting(None, low=1)  # width of the discriminator; none: dim // 1.5 (1024)
+    adapter_layers: int = setting(1, low=0, high=2)  # linear layers of the adapter; 0: no adapter
     discriminator_layers: int = setting(2, low=1, high=3)  # linear layers of the discriminator
     loss: str = setting("l1", choices=("l1", "ce"))  # truncated L1, eq. (7), or cross-entropy
     margin: float = setting(0.5, low=0.0)  # th+ = -th-, units of the discriminator's output
@@ -54,7 +54,7 @@ class Config(base.Config):
     discriminator_lr: float = setting(2e-4, low=0.0)  # Adam, L2 decay 1e-5
     epochs: int | None = setting(160, low=0)  # 40 x 4 passes
     eval_every: int = setting(4, low=0)  # epochs; the authors' "meta epoch"
-    rows_per_step: int | None = setting(None, low=2)  # random rows of the batch per step; None = all (the paper)
+    rows_per_step: int | None = setting(None, low=2)  # random rows of the batch per step; none: all (the paper)
     smooth: float = setting(4.0, low=0.0)  # pixels at side 288, scaled with image_size
 
     def __post_init__(self):

@@ -22,11 +22,11 @@ from adlib.common.errors import UserError
 from adlib.common.seeds import pick_device
 from adlib.runs import fingerprint
 from adlib.runs.execution import execute
-from adlib.runs.plan import Plan, plans
+from adlib.runs.plan import Plan, plans, settings
 from adlib.runs.run import Run, Runs
 from adlib.training import Unfinished
 
-__all__ = ["Plan", "Run", "Runs", "find", "load", "plans", "reproduce"]
+__all__ = ["Plan", "Run", "Runs", "check", "find", "load", "plans", "reproduce"]
 
 
 def reproduce(
@@ -65,6 +65,13 @@ def reproduce(
         else:
             missing.append(plan)
     return Runs(runs, missing)
+
+
+def check(method: str, seeds: Iterable[int], config: dict, device: str) -> None:
+    """UserError for a wrong setting, seed, device or ADLIB_MINUTES, before `reproduce` looks at any data."""
+    settings(method, seeds, config)
+    pick_device(device)
+    minutes_allowed()
 
 
 def _whole(folder: Path) -> bool:

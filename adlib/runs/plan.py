@@ -66,23 +66,29 @@ def plans(method, dataset, categories=None, seeds=(0,), config=None, together=Fa
 
     load: gives a category's sample table; a batch hands in one that remembers, so that each is loaded once.
     """
-    detector_class, config_class = models.get(method)
-    config = config if isinstance(config, config_class) else config_class.from_dict(config)
-    seeds = _seeds(seeds)
+    detector_class = models.get(method)[0]
+    config, seeds = settings(method, seeds, config)
     tables = _tables(dataset, categories, load)
     dataset = next(iter(tables.values())).attrs["dataset"]  # one name for all spellings of a mixture
     groups = [tuple(tables)] if together else [(category,) for category in tables]
-    try:
-        text = json.dumps(config.to_dict(), allow_nan=False)
-    except ValueError:
-        raise UserError(f"config {config.to_dict()} holds an infinite number; give finite ones") from None
-    networks = _networks(method, text, str(paths.weights_root()))
+    networks = _networks(method, json.dumps(config.to_dict()), str(paths.weights_root()))
     banks = {group: detector_class.texture_bank(config, dataset, group) for group in groups}
     return [
         Plan(method, dataset, group, seed, config, networks, tuple(tables[c] for c in group), banks[group])
         for group in groups
         for seed in seeds
     ]
+
+
+def settings(method, seeds, config) -> tuple[Config, list[int]]:
+    """The Config and the seeds. Raises UserError for any wrong name or value; looks at no data."""
+    config_class = models.get(method)[1]
+    config = config if isinstance(config, config_class) else config_class.from_dict(config)
+    try:
+        json.dumps(config.to_dict(), allow_nan=False)
+    except ValueError:
+        raise UserError(f"config {config.to_dict()} holds an infinite number; give finite ones") from None
+    return config, _seeds(seeds)
 
 
 def _seeds(seeds) -> list[int]:

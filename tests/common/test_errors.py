@@ -2,7 +2,7 @@
 
 import pytest
 
-from adlib.common.errors import UserError, check_names, unknown
+from adlib.common.errors import UserError, check_names, nearest, unknown
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,10 @@ def test_the_first_wrong_name_is_raised_and_right_ones_are_not():
     check_names("field", ["a", "b"], iter("abc"))
     with pytest.raises(UserError, match="unknown field 'd'"):
         check_names("field", ["a", "d", "e"], iter("abc"))
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("MVTec-AD", "mvtec_ad"), ("mvtecad", "mvtec_ad"), ("Mtd", "mtd"), ("MVTex AD", "mvtec_ad")]
+)
+def test_a_guess_knows_no_case_dash_blank_or_underscore(name, near):
+    assert nearest(name, ["btad", "mtd", "mvtec_ad"]) == near

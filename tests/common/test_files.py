@@ -2,10 +2,11 @@
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
-from adlib.common.files import locked, written_whole
+from adlib.common.files import UNWRITABLE, locked, written_whole
 
 
 def test_a_file_is_written_whole_and_its_folder_made(tmp_path):
@@ -46,3 +47,10 @@ def test_a_lock_is_held_by_one_and_the_other_is_told_whose_it_is(tmp_path):
         order.append("first")
     thread.join(10)
     assert order == [str(os.getpid()), "first", "second"]
+
+
+def test_a_place_that_takes_no_folder_is_unwritable():
+    """/proc says of a new folder in it that it does not exist, which elsewhere is no matter of writing."""
+    with pytest.raises(OSError, match="no folder can be made there") as caught, written_whole(Path("/proc/x/y")):
+        pass
+    assert caught.value.errno in UNWRITABLE

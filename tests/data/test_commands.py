@@ -50,12 +50,34 @@ def test_bad_input_is_one_sentence_and_status_2(tiles, capsys, arguments):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["check"], ["verify"], ["download"], ["describe"]])
-def test_an_incomplete_command_is_status_2(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["data", *arguments])
-    assert stop.value.code == 2
-    assert "usage: adlib data" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "data needs ACTION; valid: list, verify, download, describe, addresses"),
+        (["check"], "unknown action 'check'; valid: list, verify, download, describe, addresses"),
+        (["lst"], "unknown action 'lst'; did you mean 'list'? valid: list, verify, download, describe, addresses"),
+        (["verify"], "data verify needs NAME; see `adlib data verify --help`"),
+        (["download"], "data download needs NAME; see `adlib data download --help`"),
+        (["describe", "--categry", "x"], "unknown option '--categry'; did you mean '--category'? valid: -h, --help, "
+         "--category"),
+    ],
+)  # fmt: skip
+def test_an_incomplete_command_is_one_sentence_and_status_2(arguments, sentence, capsys):
+    assert main(["data", *arguments]) == 2
+    assert capsys.readouterr().err == f"adlib: {sentence}\n"
+
+
+def test_the_guess_of_a_data_set_knows_no_case_dash_or_underscore(capsys):
+    assert main(["data", "verify", "MVTec-AD"]) == 2
+    assert "did you mean 'mvtec_ad'?" in capsys.readouterr().err
+
+
+def test_describe_takes_sources_of_textures_and_lists_them(capsys):
+    """`run` takes none, so its list has none."""
+    assert main(["data", "describe", "nope"]) == 2
+    assert "dagm, dtd, elpv" in capsys.readouterr().err
+    assert main(["run", "simplenet", "nope"]) == 2
+    assert "dagm, elpv" in capsys.readouterr().err
 
 
 def test_list_names_every_data_set_and_where_it_lies(tiles, capsys):
@@ -64,6 +86,7 @@ def test_list_names_every_data_set_and_where_it_lies(tiles, capsys):
     assert list(lines) == ["btad", "dagm", "dtd", "elpv", "folder", "mtd", "mvtec_ad", "textures"]
     assert lines["mtd"] == f"{tiles}: all"
     assert lines["btad"].startswith("missing at ")
+    assert lines["textures"] == "embedded: brick, grass, gravel"
 
 
 def test_download_hands_its_arguments_on(monkeypatch, capsys, tmp_path):
