@@ -1,4 +1,4 @@
-# The image that profiles/kubernetes names, also for one machine. NOT BUILT here: there was no Docker; a test only reads it.
+# The image that profiles/kubernetes names, also for one machine. It has not been built yet: a test only reads it.
 #     docker build -t adlib .
 #     docker run --rm --gpus all -v "$PWD/data:/data" -v "$PWD/results:/results" adlib batch batch/quick.yml
 FROM python:3.11-slim
