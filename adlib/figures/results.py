@@ -107,6 +107,8 @@ def _histogram(ax, run, category: str) -> None:
     ax.set_title(f"{category}: image AUROC {100 * facts['metrics']['image_auroc']:.1f} %")
     ax.set_xlabel("image anomaly score [score units]")
     ax.set_ylabel("test images")
+    ax.set_ylim(top=1.35 * ax.get_ylim()[1])  # room for the legend above the bars
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(fontsize=7)
 
 
