@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save
 
 from adlib import data, evaluation, images, models
+from adlib.common.files import written_whole
 from adlib.common.seeds import reproducible_cuda, seeded, stream
 from adlib.embeddings import Embeddings, embeddings, joined
 from adlib.metrics.names import BEST_EPOCH_METRICS, PIXEL_METRICS, best_epoch
@@ -290,7 +291,8 @@ def write(work: Work, trained: Trained, measured: Measured, code: str, folder: P
         work.seconds,
         trained.best.get("epoch"),
     )
-    (folder / "run.json").write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+    with written_whole(folder / "run.json") as scratch:  # its presence says that the run is whole
+        scratch.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
 
 
 def protocol(work: Work) -> dict:

@@ -5,20 +5,12 @@ import shutil
 
 import made
 import numpy as np
-import pandas as pd
 import pytest
 
 import adlib
 from adlib import metrics, models, runs
 from adlib.common.errors import UserError
-from adlib.runs import execution, fingerprint
-
-
-@pytest.fixture
-def here(finished_world, monkeypatch):
-    """The environment of the finished runs."""
-    made.live_in(finished_world, monkeypatch)
-    return finished_world
+from adlib.runs import fingerprint
 
 
 @pytest.fixture
@@ -146,53 +138,6 @@ def test_the_same_run_again_gives_the_same_bytes(here, monkeypatch, tmp_path):
     assert first.record["per_category"] == second.record["per_category"]
 
 
-def test_an_interrupted_run_leaves_nothing_that_looks_finished(here, monkeypatch, tmp_path):
-    """Stopped after training, before the record: the next call measures without training again, same numbers."""
-    whole = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG).runs[0]
-    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
-    with monkeypatch.context() as patch:
-
-        def stop(*_):
-            raise KeyboardInterrupt
-
-        patch.setattr(execution, "measure", stop)
-        with pytest.raises(KeyboardInterrupt):
-            adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG)
-    assert not list((tmp_path / "r").rglob("run.json"))
-    again = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG).runs[0]
-    pd.testing.assert_frame_equal(whole.scores, again.scores)
-
-
-def test_a_full_disk_while_writing_a_run_is_one_sentence_and_leaves_no_run(here, monkeypatch, tmp_path):
-    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pd.DataFrame, "to_csv", full)
-        with pytest.raises(UserError, match="No space left on device"):
-            adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1})
-    assert not list((tmp_path / "r").rglob("run.json"))
-    assert len(adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1})) == 1
-
-
-def test_a_full_disk_while_caching_features_leaves_no_cache(here, monkeypatch, tmp_path):
-    """The cache is whole or absent."""
-    from adlib import embeddings
-
-    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "c"))
-    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(embeddings, "_append_maps", full)
-    with pytest.raises(UserError, match="features cannot be written"):
-        adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG)
-    assert [path.suffix for path in (tmp_path / "c" / "features").iterdir()] == [".lock"]
-
-
 def test_together_trains_one_model_on_all_categories(tmp_path, monkeypatch):
     """One folder, metrics per category, the mean unweighted."""
     made.folder_dataset(tmp_path / "data", train=12)
@@ -231,23 +176,6 @@ def test_a_large_test_set_without_masks_is_measured_too(tmp_path, monkeypatch):
     record = adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1}).runs[0].record
     assert "image_auroc" in record["metrics"]
     assert "pixel_auroc" not in record["metrics"]
-
-
-def test_a_checkpoint_of_other_code_is_not_gone_on_with(here, monkeypatch, tmp_path, capsys):
-    """Stopped, the code changed, started again: trained from the beginning."""
-    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
-    with monkeypatch.context() as patch:
-        patch.setattr(fingerprint, "code_fingerprint", lambda method: "older")
-
-        def stop(*_):
-            raise KeyboardInterrupt
-
-        patch.setattr(execution, "measure", stop)
-        with pytest.raises(KeyboardInterrupt):
-            adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG)
-    adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG)
-    assert "starts over" in capsys.readouterr().err
-    assert len(list((tmp_path / "r").rglob("*.checkpoint-older-cpu.pt"))) == 1
 
 
 def test_copies_of_a_run_count_once(found, tmp_path):
@@ -382,45 +310,6 @@ def test_the_metrics_of_runs_are_bootstrapped_once(found, monkeypatch):
     assert count > 0
     assert fresh.metrics is first
     assert len(calls) == count
-
-
-def test_sigterm_before_training_is_unfinished_and_leaves_no_half_of_a_cache(here, monkeypatch, tmp_path):
-    """A scheduler's signal while features are computed: status 75, no pieces, and the next call finishes."""
-    import os
-    import signal
-
-    from adlib import embeddings
-    from adlib.training import Unfinished
-
-    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "c"))
-    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
-    call = ("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1}, "cpu")
-    (tmp_path / "c" / "features").mkdir(parents=True)
-    with monkeypatch.context() as patch:
-        fill = embeddings._append_maps
-
-        def killed(*arguments):
-            fill(*arguments)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        patch.setattr(embeddings, "_append_maps", killed)
-        with pytest.raises(Unfinished, match="was asked to end; the same command goes on") as left:
-            adlib.reproduce(*call)
-    assert left.value.status == 75
-    assert [path.suffix for path in (tmp_path / "c" / "features").iterdir()] == [".lock"]
-    assert len(adlib.reproduce(*call)) == 1
-
-
-def test_pieces_of_a_killed_write_are_not_part_of_a_run(here, monkeypatch, tmp_path):
-    """kill -9 while a checkpoint is written leaves a scratch file; the finished run does not have it."""
-    monkeypatch.setenv("ADLIB_RESULTS", str(tmp_path / "r"))
-    call = ("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1})
-    folder = runs.plans(*call)[0].folder
-    partial = folder.with_name(f"{folder.name}.partial")
-    partial.mkdir(parents=True)
-    (partial / ".checkpoint.pt.0123456789ab.tmp").write_bytes(b"half")
-    adlib.reproduce(*call, "cpu")
-    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
 def test_the_level_from_which_a_mask_counts_is_part_of_the_identity(here, monkeypatch):
