@@ -41,6 +41,15 @@ each = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 
 
 @each
+def test_a_notebook_has_one_title(path):
+    """One first-level heading, in the first cell; readers' outlines and exported pages show a tree below it."""
+    cells = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    titles = [line for source in cells for line in source.splitlines() if line.startswith("# ")]
+    assert len(titles) == 1
+    assert cells[0].startswith(titles[0])
+
+
+@each
 def test_a_source_has_no_outputs_and_the_standard_kernel(path):
     """Executed evidence lies in results/; another kernel name fails on another machine (NoSuchKernel)."""
     notebook = read(path)
