@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from adlib.common import paths
 from adlib.common.errors import UserError
-from adlib.common.files import locked
+from adlib.common.files import locked, sync
 
+TENSOR, TUPLE = "tensor", "tuple"  # a tuple of one map (one layer) is not the same as a bare tensor
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that embeddings may take to stay there
 
 
@@ -138,16 +139,30 @@ def embeddings(detector, images: np.ndarray, image_key: str, device: str = "cpu"
         return Embeddings([[images]], single=True)
     key = [image_key, detector.embedding_key, torch.device(device).type, detector.config.precision == "tf32"]
     folder = paths.cache_root() / "features" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    if not (folder / "done").is_file():
+    stored = _opened(folder, len(images))
+    if stored is None:
         with _writing(folder), locked(folder.with_name(f".{folder.name}.lock")):
-            if not (folder / "done").is_file():
+            stored = _opened(folder, len(images))  # by a process that had the lock before
+            if stored is None:
                 for left in folder.parent.glob(f"{folder.name}.*.tmp"):  # by processes that were killed
                     shutil.rmtree(left, ignore_errors=True)
                 _fill(folder, detector.eval(), images, device, batch_size)
-    files = sorted(folder.glob("map*.npy"))
-    # a tuple of one map (one layer) is not the same as a bare tensor
-    single = (folder / "done").read_text() == "tensor"
-    return Embeddings([[np.load(f, mmap_mode="r") for f in files]], single)
+                stored = _opened(folder, len(images))
+    if stored is None:
+        raise UserError(f"features in {folder} change while they are read; is it used by something else?")
+    return stored
+
+
+def _opened(folder: Path, count: int) -> Embeddings | None:
+    """The embeddings of `count` images in a folder, mapped; None where they are absent or not whole."""
+    try:
+        kind, number = (folder / "done").read_text().split()
+        maps = [np.load(folder / f"map{i}.npy", mmap_mode="r") for i in range(int(number))]
+    except (OSError, ValueError, EOFError):  # among them: a map that was cut short by something outside this program
+        return None
+    if not maps or any(len(each) != count for each in maps):
+        return None
+    return Embeddings([maps], single=kind == TENSOR)
 
 
 @contextlib.contextmanager
@@ -168,29 +183,31 @@ def _fill(folder: Path, detector, images: np.ndarray, device: str, batch_size: i
     try:
         scratch.mkdir(parents=True)
         with contextlib.ExitStack() as stack:
-            kind = _append_maps(scratch, detector, images, device, batch_size, stack)
-        (scratch / "done").write_text(kind)
+            kind, number = _append_maps(scratch, detector, images, device, batch_size, stack)
+        (scratch / "done").write_text(f"{kind} {number}")
+        for file in scratch.iterdir():
+            sync(file)  # else a power cut could leave whole names of empty files
         shutil.rmtree(folder, ignore_errors=True)  # pieces that something else left
         os.replace(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _append_maps(scratch: Path, detector, images: np.ndarray, device: str, batch_size: int, stack) -> str:
-    """Write the maps; returns what `embed` gave: "tensor" or "tuple"."""
-    source, files, kind = Embeddings([[images]], single=True), [], "tensor"
+def _append_maps(scratch: Path, detector, images: np.ndarray, device: str, batch_size: int, stack) -> tuple[str, int]:
+    """Write the maps; returns what `embed` gave, TENSOR or TUPLE, and how many maps those are."""
+    source, files, kind = Embeddings([[images]], single=True), [], TENSOR
     dtype = np.dtype(detector.embedding_dtype).newbyteorder("<")
     for start in tqdm(range(0, len(images), batch_size), "features", disable=None, leave=False):
         maps = detector.embed(source.take(range(start, min(start + batch_size, len(images))), device))
         if not isinstance(maps, Tensor):
-            kind = "tuple"
+            kind = TUPLE
         for i, x in enumerate(_as_tuple(maps)):
             if start == 0:
                 files.append(stack.enter_context((scratch / f"map{i}.npy").open("wb")))
                 header = {"descr": dtype.str, "fortran_order": False, "shape": (len(images), *x.shape[1:])}
                 np.lib.format.write_array_header_1_0(files[i], header)
             files[i].write(_as_stored(x, dtype).tobytes())
-    return kind
+    return kind, len(files)
 
 
 def _as_stored(x: Tensor, dtype: np.dtype) -> np.ndarray:

@@ -28,6 +28,7 @@ from adlib.data.download import addresses
 from adlib.models import config
 from adlib.models.config import setting
 from adlib.reports import printing, verdict
+from adlib.runs import proof
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,10 +249,10 @@ def test_no_two_pictures_share_the_names_of_their_files(tmp_path):
 
 def test_predict_names_the_runs_where_there_are_several(here, tmp_path, capsys):
     """The first five, relative to the folder."""
-    record = json.loads(next((here / "results").rglob("run.json")).read_text())
+    record = proof.read(next((here / "results").rglob("run.json")).parent)
     for name in "abcdefg":
         (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").write_text(json.dumps(record | {"hash": name}))
+        proof.write(tmp_path / name, record | {"hash": name})
     text = refused(capsys, "predict", str(tmp_path), str(here), "--out", str(tmp_path / "o"))
     assert text == f"adlib: {tmp_path} holds 7 runs; name the folder of one, below it: a, b, c, d, e and 2 more"
 

@@ -32,6 +32,46 @@ def test_an_image_is_embedded_once_and_read_only_afterwards(monkeypatch):
     assert torch.equal(first.take([3])[0], second.take([3])[0])
 
 
+def cut(folder):
+    (folder / "map0.npy").write_bytes((folder / "map0.npy").read_bytes()[:-100])
+
+
+def lost(folder):
+    (folder / "map0.npy").unlink()
+
+
+def emptied(folder):
+    (folder / "done").write_text("")
+
+
+@pytest.mark.parametrize("damage", [cut, lost, emptied])
+def test_a_damaged_cache_heals_itself(damage, tmp_path, monkeypatch):
+    """A map that is cut short beside `done`, as a full disk or a copy leaves it: computed again, once."""
+    calls = counted(monkeypatch)
+    detector = stubs.MemoryBank(stubs.Config())
+    first = embeddings(detector, IMAGES, "pictures").take(range(5))[0]
+    (folder,) = (path.parent for path in (tmp_path / "cache").rglob("done"))
+    damage(folder)
+    for _ in range(2):
+        assert torch.equal(embeddings(detector, IMAGES, "pictures").take(range(5))[0], first)
+    assert len(calls) == 2
+
+
+def test_a_warm_cache_is_only_read(tmp_path, monkeypatch):
+    """On a read-only disk no lock, no folder and no file is made."""
+    detector = stubs.MemoryBank(stubs.Config())
+    embeddings(detector, IMAGES, "pictures")
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    for name in ("locked", "_fill"):
+        monkeypatch.setattr(module, name, refuse)
+    assert len(embeddings(detector, IMAGES, "pictures")) == 5
+    with pytest.raises(UserError, match=r"features cannot be written to .*cache.*Read-only.*ADLIB_CACHE"):
+        embeddings(detector, IMAGES, "other pictures")
+
+
 def test_a_detector_in_training_mode_embeds_in_eval_mode():
     class Dropping(stubs.MemoryBank):
         def embed(self, images):

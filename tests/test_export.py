@@ -93,12 +93,7 @@ def test_a_graph_that_computes_something_else_is_not_written(difference, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_extra_is_one_sentence(tmp_path, monkeypatch, capsys):
+def test_a_missing_extra_is_one_sentence(small_world, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # so that its import raises ImportError
-    record = MadeRun("draem", DRAEM, tmp_path).record
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text(
-        json.dumps(record | {"per_category": {"stripes": {"metrics": {}, "threshold": {"tau": 0.25}}}})
-    )
-    assert main(["export", str(tmp_path / "run"), "--onnx", str(tmp_path / "model.onnx")]) == 2
+    assert main(["export", str(small_world / "results"), "--onnx", str(tmp_path / "model.onnx")]) == 2
     assert "pip install 'adlib[export]'" in capsys.readouterr().err

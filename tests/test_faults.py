@@ -84,11 +84,6 @@ def test_a_seed_named_twice(data, capsys):
     assert "twice" in refused(capsys, *train("--seeds", "0", "0"))
 
 
-def test_a_broken_run_record(run, capsys):
-    (run / "run.json").write_text('{"method": ')
-    assert "run.json is no run record" in refused(capsys, "list", str(run.parent))
-
-
 def test_a_text_file_named_png(data, capsys):
     (data / "normal" / "000.png").write_text("I am no picture")
     assert "000.png" in refused(capsys, *train())

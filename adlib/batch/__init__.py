@@ -26,6 +26,7 @@ from adlib.batch.item import Item, executed, logs
 from adlib.common.environment import minutes_allowed
 from adlib.common.files import locked
 from adlib.reports import tables
+from adlib.runs import proof
 
 __all__ = ["Item", "expand", "main"]
 
@@ -44,6 +45,7 @@ def main(file: str | Path, cores: int | None = None, profile: str = "local", dry
     minutes_allowed()  # raises for what is no number
     work, reports = expand(file, download=not dry_run, local=not cluster)
     items = [*work, *reports]
+    _name_damaged(work)
     if dry_run:
         _list(items)
         return 0
@@ -57,6 +59,13 @@ def main(file: str | Path, cores: int | None = None, profile: str = "local", dry
     if not whole:
         raise KeyboardInterrupt
     return status(items)
+
+
+def _name_damaged(work: list[Item]) -> None:
+    """Runs that are there and not whole count as left; each is named, since nobody expects it."""
+    for folder in (Path(run) for item in work for run in item.runs):
+        if folder.is_dir():
+            proof.finished(folder, named=True)
 
 
 def _list(items: list[Item]) -> None:
@@ -136,5 +145,5 @@ def _left_line(item: Item) -> str:
 def _table(work: list[Item]) -> list[str]:
     """The finished runs' numbers as Markdown, [] where there are none."""
     folders = [Path(run) for item in work for run in item.runs]
-    finished = [runs.load(folder) for folder in folders if (folder / "run.json").is_file()]
+    finished = [runs.load(folder) for folder in folders if proof.finished(folder)]
     return [tables.to_markdown(tables.summary(runs.Runs(finished)))] if finished else []

@@ -18,8 +18,9 @@ from adlib.common.paths import PROJECT
 from adlib.data.inspection import describe
 from adlib.data.inspection.verify import verify
 from adlib.reports import tables
+from adlib.runs import proof
 
-KEPT = ("run.json", "scores.csv", "history.csv", "replicates.npz")  # all but the weights and the maps
+KEPT = ("scores.csv", "history.csv", "replicates.npz")  # all but the weights and the maps
 BATCH = PROJECT / "batch" / "reference.yml"
 LARGEST = 2_000_000  # bytes of one committed file
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
@@ -66,6 +67,7 @@ def _copy_runs(finished: list[runs.Run], reference: Path) -> None:
         for name in KEPT:
             if (run.path / name).is_file():
                 _copy(run.path / name, target / name)
+        proof.write(target, proof.read(run.path))  # lists the files that were copied
 
 
 def _copy(path: Path, target: Path) -> None:

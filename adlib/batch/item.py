@@ -11,6 +11,7 @@ from typing import NamedTuple
 from adlib.common import paths
 from adlib.common.errors import UserError
 from adlib.common.files import written_whole
+from adlib.runs import proof
 
 RESOURCES = {"threads": 1, "gpu": 0, "mem_mb": 2000, "runtime": 600}  # runtime in minutes; see profiles/
 LONGEST_NAME = 150  # bytes; endings and marks are added, and most file systems stop at 255
@@ -63,11 +64,11 @@ class Item:
 
     @property
     def finished(self) -> bool:
-        """Whether the sheet and all runs are there, and a report was made with these parameters."""
+        """Whether the sheet and all runs are there and whole, and a report was made with these parameters."""
         if not self.sheet.is_file():
             return False
         if self.runs:
-            return all((Path(run) / "run.json").is_file() for run in self.runs)
+            return all(proof.finished(Path(run)) for run in self.runs)
         return self._sheet_parameters() == json.loads(json.dumps(self.parameters))
 
     def _sheet_parameters(self) -> dict | None:

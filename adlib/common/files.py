@@ -55,9 +55,17 @@ def written_whole(path: Path) -> Iterator[Path]:
     scratch = path.with_name(f".{path.name[:60]}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield scratch
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(scratch)
         os.replace(scratch, path)
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink()
+
+
+def sync(path: Path) -> None:
+    """The file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

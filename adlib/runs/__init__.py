@@ -1,7 +1,8 @@
 """The run folder: identity, train or load, and finished runs as a table.
 
 `reproduce` is the only entry that notebooks, batches and tests use. A run's folder is made under a temporary name and
-renamed when complete, so it is either whole or absent; the same identity and seed is never trained again.
+renamed when complete, so it is either whole or absent; what is damaged later is set aside and made again (see
+`proof`). The same identity and seed is never trained again.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from adlib.common import files
 from adlib.common.environment import minutes_allowed
 from adlib.common.errors import UserError
 from adlib.common.seeds import pick_device
-from adlib.runs import fingerprint
+from adlib.runs import fingerprint, proof
 from adlib.runs.execution import execute
 from adlib.runs.plan import Plan, plans, settings
 from adlib.runs.run import Run, Runs
@@ -53,14 +54,15 @@ def reproduce(
         print(f"{method} is meant for one category at a time: {alone}", file=sys.stderr)
     runs, missing, made = [], [], 0
     for plan in plans(method, dataset, categories, seeds, config, together):
-        if not _whole(plan.folder) and train:
+        whole = plan.folder.is_dir() and proof.finished(plan.folder, weights=train, named=not train)
+        if train and not whole:
             if made and time.monotonic() >= deadline:
                 raise Unfinished(f"unfinished, {plan} not begun; the same command goes on from here")
             if plan.config.precision == "tf32" and torch.device(device).type != "cuda":
                 raise UserError("precision tf32 exists on NVIDIA GPUs only; use float32 or bfloat16 on the CPU")
             _make(plan, device, deadline, report)
-            made += 1
-        if _whole(plan.folder):
+            made, whole = made + 1, True
+        if whole:
             runs.append(Run(plan.folder))
         else:
             missing.append(plan)
@@ -74,21 +76,21 @@ def check(method: str, seeds: Iterable[int], config: dict, device: str) -> None:
     minutes_allowed()
 
 
-def _whole(folder: Path) -> bool:
-    return (folder / "run.json").is_file()
-
-
 def _make(plan: Plan, device: str, deadline: float, report: Callable[[str], None]) -> None:
     """Under a lock, so that a second process waits and then finds the first one's run."""
     partial = plan.folder.with_name(plan.folder.name + ".partial")
     try:
         with _terminated_is_unfinished(plan), files.locked(plan.folder.with_name(f".{plan.folder.name}.lock")):
-            if _whole(plan.folder):
-                return
+            if plan.folder.is_dir():
+                try:
+                    return proof.check(plan.folder, weights=True)
+                except proof.Damaged as fault:
+                    proof.set_aside(plan.folder, fault)
             partial.mkdir(parents=True, exist_ok=True)
             for left in partial.glob(".*.tmp"):  # of a process that was killed while it wrote
                 left.unlink()
-            if not _whole(partial):  # else it was stopped between its last file and its name
+            if not proof.finished(partial, weights=True):  # else it was stopped between its last file and its name
+                (partial / proof.RECORD).unlink(missing_ok=True)
                 code = fingerprint.code_fingerprint(plan.method)
                 _sort_checkpoints(plan, partial, f"{code}-{torch.device(device).type}")
                 execute(plan, partial, device, code, deadline, report)
@@ -96,9 +98,8 @@ def _make(plan: Plan, device: str, deadline: float, report: Callable[[str], None
     except OSError as error:
         if error.errno not in files.UNWRITABLE:
             raise
-        raise UserError(
-            f"run folder {plan.folder} cannot be written ({error.strerror}); free space or set ADLIB_RESULTS"
-        ) from error
+        place = error.filename or plan.folder
+        raise UserError(f"{place} cannot be written ({error.strerror}); free space or set ADLIB_RESULTS") from error
 
 
 @contextlib.contextmanager
@@ -145,10 +146,10 @@ def _aside(plan: Plan, made_by: str) -> Path:
 def _finish(partial: Path, folder: Path) -> None:
     """Everything is on the disk before the name says so; the checkpoint has served."""
     for path in partial.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        files.sync(path)
     os.replace(partial, folder)
-    for name in ("checkpoint.pt", "made_by.txt"):
+    files.sync(folder.parent)  # the checkpoint goes when the new name is on the disk
+    for name in proof.WORKING:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -158,13 +159,13 @@ def load(path: str | Path) -> "Run":
 
 
 def find(folder: str | Path) -> "Runs":
-    """All finished runs below a folder, in order of path. Raises UserError where there is none."""
+    """All finished runs below a folder, in order of path; a damaged one is named on stderr and left out.
+
+    Raises UserError where there is no whole one.
+    """
     folder = Path(folder)
-    folders = (
-        []
-        if not folder.is_dir()
-        else sorted(p.parent for p in folder.rglob("run.json") if p.parent.suffix != ".partial")
-    )
+    below = sorted(path.parent for path in folder.rglob(proof.RECORD)) if folder.is_dir() else []
+    folders = [path for path in below if proof.is_run(path) and proof.finished(path, named=True)]
     if not folders:
         raise UserError(f"no finished run below {folder}; `python -m adlib batch batch/quick.yml` makes some")
     kept = {}

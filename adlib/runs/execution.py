@@ -1,6 +1,5 @@
 """One run, from a plan to the files of its folder: prepare, train, measure, write."""
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -14,11 +13,11 @@ import torch
 from safetensors.torch import save
 
 from adlib import data, evaluation, images, models
-from adlib.common.files import written_whole
 from adlib.common.seeds import reproducible_cuda, seeded, stream
 from adlib.embeddings import Embeddings, embeddings, joined
 from adlib.metrics.names import BEST_EPOCH_METRICS, PIXEL_METRICS, best_epoch
 from adlib.models.base import Detector
+from adlib.runs import proof
 from adlib.runs.plan import Plan
 from adlib.runs.record import record
 from adlib.training import Training, learnt_state, load_learnt
@@ -291,8 +290,7 @@ def write(work: Work, trained: Trained, measured: Measured, code: str, folder: P
         work.seconds,
         trained.best.get("epoch"),
     )
-    with written_whole(folder / "run.json") as scratch:  # its presence says that the run is whole
-        scratch.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+    proof.write(folder, facts)
 
 
 def protocol(work: Work) -> dict:

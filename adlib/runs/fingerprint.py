@@ -14,7 +14,8 @@ from adlib.runs.execution import execute
 
 COMMON = tuple(f"adlib.common.{name}" for name in ("errors", "environment", "paths", "files", "hashes", "definitions"))
 REGISTRY = ("adlib.models.get", "adlib.models.SYSTEMS")
-OUTSIDE = (*COMMON, *REGISTRY, "adlib.data", "adlib.runs.record", "adlib.runs.plan", "adlib.runs.fingerprint")
+OWN = tuple(f"adlib.runs.{name}" for name in ("record", "proof", "plan", "fingerprint"))
+OUTSIDE = (*COMMON, *REGISTRY, "adlib.data", *OWN)
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """A finished run as an object, several as a table."""
 
 import functools
-import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,56 +17,71 @@ from adlib.common.seeds import pick_device, reproducible_cuda
 from adlib.inference import Predictor, predict
 from adlib.metrics.names import RESAMPLED
 from adlib.models.base import Detector
-from adlib.runs import fingerprint
+from adlib.runs import fingerprint, proof
 from adlib.runs.execution import place
 from adlib.runs.plan import Plan
 from adlib.training import load_learnt
 
+SCORES = ["category", "path", "label", "defect", "score", "decision"]
+LARGEST = 8_000_000_000  # bytes of the arrays of one file, unpacked: maps of a million pictures
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a .npz file. ValueError: objects in place of numbers, or arrays that no run has."""
+    with zipfile.ZipFile(path) as file:
+        unpacked = sum(part.file_size for part in file.infolist())
+    if unpacked > LARGEST:
+        raise ValueError(f"its arrays have {unpacked / 1e9:.0f} GB")
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
 
 class Run:
-    """One finished run folder, read only."""
+    """One finished run folder, read only. Raises `proof.Damaged` where a file is not as it was written."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_dir():
             raise UserError(f"run folder {self.path} does not exist; finished runs lie in {paths.results_root()}/runs")
-        if not (self.path / "run.json").is_file():
+        if not (self.path / proof.RECORD).is_file():
             raise UserError(f"{self.path} is no finished run: run.json is missing; repeat the command that made it")
 
     @functools.cached_property
     def record(self) -> dict:
         """run.json: identity, metrics per category, threshold, timings, machine."""
-        try:
-            record = json.loads((self.path / "run.json").read_text())
-            for facts in record["per_category"].values():  # null is how JSON writes NaN
-                facts["metrics"] = {k: float("nan") if v is None else v for k, v in facts["metrics"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{self.path}/run.json is no run record ({error}); delete the folder or copy it again"
-            ) from error
+        record = proof.read(self.path)
+        for facts in record["per_category"].values():  # null is how JSON writes NaN
+            facts["metrics"] = {k: float("nan") if v is None else v for k, v in facts["metrics"].items()}
         return record
 
     @functools.cached_property
     def scores(self) -> pd.DataFrame:
         """One row per test image: category, path, label, defect, score, decision."""
-        return pd.read_csv(self.path / "scores.csv")
+        return self._read("scores.csv", lambda path: pd.read_csv(path)[SCORES])
 
     @functools.cached_property
     def history(self) -> pd.DataFrame:
         """One row per epoch: each loss term, learning rates, seconds; the oracle's AUROC where it was looked at."""
-        return pd.read_csv(self.path / "history.csv")
+        return self._read("history.csv", pd.read_csv)
 
     @functools.cached_property
     def maps(self) -> np.ndarray | None:
         """Small anomaly maps float16 [N,64,64] in the order of `scores`; None where the system has none."""
-        path = self.path / "maps.npz"
-        return np.load(path)["maps"] if path.is_file() else None
+        there = "maps.npz" in self.record["files"]
+        return self._read("maps.npz", lambda path: _arrays(path)["maps"]) if there else None
 
     @functools.cached_property
     def replicates(self) -> dict[str, np.ndarray]:
         """Bootstrap replicates of the pixel metrics, "category/metric" -> [B]."""
-        path = self.path / "replicates.npz"
-        return dict(np.load(path)) if path.is_file() else {}
+        return self._read("replicates.npz", _arrays) if "replicates.npz" in self.record["files"] else {}
+
+    def _read(self, name: str, reader: Callable[[Path], object]):
+        """What `reader` makes of a file that is as it was written."""
+        path = proof.checked(self.path, self.record, name)
+        try:
+            return reader(path)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise proof.Damaged(f"{path} cannot be used ({str(error)[:120]}); copy the run again") from error
 
     @property
     def stale(self) -> bool:
@@ -74,10 +90,9 @@ class Run:
 
     def detector(self, device: str = "cpu") -> Detector:
         """The trained detector in eval mode. Raises UserError for missing or foreign weights."""
-        path = self.path / "model.safetensors"
-        if not path.is_file():
+        if proof.WEIGHTS not in self.record["files"]:
             raise UserError(
-                f"run {self.path} has no weights: model.safetensors is missing; train it again or copy the file"
+                f"run {self.path} has no weights: it is a copy without {proof.WEIGHTS}; train it again or use the whole"
             )
         detector_class, config_class = models.get(self.record["method"])
         detector = detector_class(config_class.from_dict(self.record["config"]))
@@ -89,7 +104,7 @@ class Run:
                     f"those found now ({', '.join(here.values()) or 'none'}); set ADLIB_WEIGHTS to the folder with the "
                     "former"
                 )
-        load_learnt(detector, read_weights(path))
+        load_learnt(detector, read_weights(proof.checked(self.path, self.record, proof.WEIGHTS)))
         if torch.device(device).type == "cuda":
             reproducible_cuda(tf32=detector.config.precision == "tf32")  # the products that gave the threshold
         return place(detector, device).eval()
