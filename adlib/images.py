@@ -4,10 +4,14 @@ Shapes: a decoded picture is uint8 [H,W,3], a resized one uint8 [3,S,S], a cache
 Protocol: common.md section 2. EXIF rotation is not applied, as in the loaders of the published results.
 """
 
+import contextlib
+import errno
 import functools
 import hashlib
 import json
 import os
+import stat
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +36,8 @@ MASK_RULES = ("nearest", "half", "any", "exact_one", "exact_one_antialias")
 RESAMPLE_OF_RULE = {"exact_one": "plain", "exact_one_antialias": "antialias"}
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 CHUNK = 64  # images between two writes: bounds the memory of the pool
+LARGEST = 2 * Image.MAX_IMAGE_PIXELS  # pixels of a picture, as a file or resized; PIL refuses to decode more
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # from half of it on: large, but read
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,20 @@ class Geometry:
         return replace(self, image_size=size, resize=scaled)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) after resizing and before the crop. The long side is cut to an integer, as in torchvision."""
+        """(height, width) after resizing and before the crop. The long side is cut to an integer, as in torchvision.
+
+        UserError where a picture so long and narrow would take more than LARGEST pixels.
+        """
         if self.resize_mode == "squash":
             return self.image_size, self.image_size
         short = self.resize or self.image_size
-        if height <= width:
-            return short, max(short, int(short * width / height))
-        return max(short, int(short * height / width)), short
+        long = max(short, int(short * max(height, width) / min(height, width)))
+        if short * long > LARGEST:
+            raise UserError(
+                f"a picture of {width} x {height} pixels would become {short} x {long} with resize_mode "
+                f"{self.resize_mode}; cut it into pieces, or use resize_mode squash"
+            )
+        return (short, long) if height <= width else (long, short)
 
 
 def decode(path: str | Path) -> np.ndarray:
@@ -96,6 +109,7 @@ def paste_back(map: np.ndarray, original_size: tuple[int, int], geometry: Geomet
     left, top, right, bottom = (round(edge) for edge in crop_box(original_size, geometry))
     image = Image.fromarray(np.asarray(map, dtype=np.float32))
     canvas = np.full(original_size, np.nan, dtype=np.float32)
+    right, bottom = max(right, left + 1), max(bottom, top + 1)  # the crop of a very narrow picture may lie between two
     canvas[top:bottom, left:right] = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     return canvas
 
@@ -143,7 +157,7 @@ def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") 
     def one(i: int) -> tuple[np.ndarray, int] | None:
         if pd.isna(table["mask"].iloc[i]):
             return None
-        full = _read_mask(table["mask"].iloc[i], table.path.iloc[i], threshold)
+        full = read_mask(table["mask"].iloc[i], table.path.iloc[i], threshold)
         return _on_grid(full, geometry, rule) if full.any() else None
 
     result = np.zeros((len(table), geometry.image_size, geometry.image_size), dtype=bool)
@@ -174,20 +188,53 @@ def _workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def size_of(path: str | Path) -> tuple[int, int]:
+    """(width, height) in pixels from the header of a picture. UserError as `decode`, but for what lies behind it."""
+    with _named_faults(path), Image.open(path) as image:
+        return image.size
+
+
 def _opened(path: str | Path) -> Image.Image:
     """The decoded picture in its own mode; every way to fail is one sentence."""
-    path = Path(path)
-    try:
+    with _named_faults(path):
         image = Image.open(path)
         image.load()
         return image
+
+
+@contextlib.contextmanager
+def _named_faults(path: str | Path) -> Iterator[None]:
+    """Around reading a picture: every way to fail is a UserError that names it. A pipe, which would be waited for
+    without end, a device and a folder are refused before they are opened.
+    """
+    path = Path(path)
+    try:
+        kind = path.stat().st_mode
+        if not stat.S_ISREG(kind):
+            raise UserError(f"image {path} is {_kind(path, kind)}; expected a picture file")
+        yield
+    except UserError:
+        raise
     except FileNotFoundError:
         fault = "does not exist"
         if path.is_symlink():
             fault = f"is a link to {os.readlink(path)}, which does not exist"
         raise UserError(f"image {path} {fault}; expected a picture file") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"image {path} has more than {LARGEST} pixels; scale it down or cut it into pieces") from error
     except UNREADABLE as error:
+        if path.is_symlink() and getattr(error, "errno", None) == errno.ELOOP:
+            raise UserError(f"image {path} is a link that leads to itself; expected a picture file") from None
         raise UserError(f"cannot read image {path} ({error}); expected a complete PNG, JPEG, BMP or TIFF") from error
+
+
+def _kind(path: Path, mode: int) -> str:
+    """What something is that is no file, for a sentence."""
+    if not stat.S_ISDIR(mode):
+        return "a pipe, a socket or a device"
+    if not os.access(path, os.R_OK | os.X_OK):
+        return "a folder that cannot be read"
+    return f"a link to a folder ({path.resolve()}), which is not followed" if path.is_symlink() else "a folder"
 
 
 def _rgb(image: Image.Image, path: str | Path) -> Image.Image:
@@ -272,15 +319,11 @@ def _store(path: Path, files: pd.Series, geometry: Geometry) -> None:
         ) from error
 
 
-def _read_mask(path: str, image_path: str, threshold: int) -> np.ndarray:
-    """bool [H,W] at full size: grey values above the threshold."""
+def read_mask(path: str, image_path: str, threshold: int) -> np.ndarray:
+    """bool [H,W] at full size: grey values above the threshold. UserError: unreadable, or not its image's size."""
     with _opened(path) as mask:
         values = np.asarray(mask if mask.mode.startswith("I") else mask.convert("L"))
-    try:
-        with Image.open(image_path) as image:
-            size = image.size
-    except UNREADABLE as error:
-        raise UserError(f"cannot read image {image_path} ({error}); expected a complete picture") from error
+    size = size_of(image_path)
     if size != values.shape[::-1]:
         raise UserError(
             f"mask {path} is {values.shape[1]}x{values.shape[0]} but its image {image_path} is {size[0]}x{size[1]}"
