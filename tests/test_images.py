@@ -110,9 +110,9 @@ def test_a_pipe_and_a_device_are_refused_before_they_are_opened(tmp_path):
 
 
 def test_a_picture_too_narrow_for_a_centre_crop_is_refused_and_a_narrow_one_keeps_its_map():
-    """1 x 20000 at a shorter side of 256 would be 1.3 thousand million pixels; 1 x 300 has its crop within one pixel."""
+    """1 x 20000 at a shorter side of 256 would be 1.3e9 pixels; 1 x 300 has its crop within one pixel."""
     crop = images.Geometry(256, "short_crop")
-    with pytest.raises(UserError, match="1 x 20000 pixels would become 256 x 5120000 .*resize_mode squash"):
+    with pytest.raises(UserError, match=r"1 x 20000 pixels would become 256 x 5120000 .*resize_mode squash"):
         images.resize(np.zeros((20000, 1, 3), np.uint8), crop)
     pasted = images.paste_back(np.full((4, 4), 7.0), (1, 300), images.Geometry(8, "short_crop"))
     assert np.isfinite(pasted).sum() == 1

@@ -1,7 +1,6 @@
 """The inference module: the same scores as in the run, files for people, odd pictures handled or named."""
 
 import os
-import signal
 import warnings
 
 import made
@@ -113,20 +112,6 @@ def test_an_unreadable_picture_does_not_stop_the_others(world, tmp_path):
         inference.predict_to_folder(run.predictor("cpu"), tmp_path / "in", tmp_path / "out")
     found = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert found.score.notna().tolist() == [False, True]
-
-
-@pytest.fixture
-def no_hang():
-    """A read that waits for a pipe fails after a minute, instead of never."""
-
-    def late(_signal, _frame):
-        raise TimeoutError("a picture was waited for")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def test_whatever_lies_in_a_folder_is_a_row_with_its_reason_and_the_pictures_are_scored(

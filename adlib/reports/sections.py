@@ -6,7 +6,7 @@ Functions return Markdown text or a DataFrame; a notebook displays them.
 import pandas as pd
 
 from adlib.metrics.names import label
-from adlib.reports import cautions, measured, printing, published
+from adlib.reports import measured, printing, published
 from adlib.reports.verdict import verdict_table
 
 
@@ -33,12 +33,6 @@ def mean_text(cell: dict | None) -> str:
         return "not measured (no masks)"
     mean, low, high = (printing.number(cell[k]) for k in ("mean", "low", "high"))
     return f"{mean} % [{low}, {high}], n = {cell['n_seeds']} seeds"
-
-
-def cautioned(runs) -> str:
-    """Markdown: a list of what to know before the runs decide anything; a sentence where nothing is known."""
-    said = cautions.cautions([run.record for run in runs])
-    return "\n".join(f"- **Caution:** {sentence}." for sentence in said) or "No caution about pictures or thresholds."
 
 
 def judged_cells(verdicts: pd.DataFrame) -> str:

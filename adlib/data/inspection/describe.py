@@ -249,10 +249,10 @@ def describe(dataset: str, categories: Iterable[str] | None = None, limit: int |
 
 
 def _assumed_shape(table: pd.DataFrame) -> str | None:
-    """What the usual settings would do to the pictures."""
-    sentence = cautions.shape(table, cautions.ASSUMED)
-    usual = f"image_size {cautions.ASSUMED.image_size}, resize_mode {cautions.ASSUMED.resize_mode}"
-    return f"with {usual}, the usual settings: {sentence}" if sentence else None
+    """What usual settings would do to the pictures."""
+    usual = cautions.ASSUMED
+    sentence = cautions.shape(table, usual)
+    return f"at image_size {usual.image_size}, resize_mode {usual.resize_mode}: {sentence}" if sentence else None
 
 
 def _described(row: dict, measured: pd.DataFrame) -> dict:
