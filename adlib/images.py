@@ -4,14 +4,10 @@ Shapes: a decoded picture is uint8 [H,W,3], a resized one uint8 [3,S,S], a cache
 Protocol: common.md section 2. EXIF rotation is not applied, as in the loaders of the published results.
 """
 
-import contextlib
-import errno
 import functools
 import hashlib
 import json
 import os
-import stat
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -28,16 +24,14 @@ from adlib.common.errors import UserError, check_names
 from adlib.common.files import written_whole
 from adlib.common.hashes import content_hashes
 from adlib.common.paths import cache_root
+from adlib.common.pictures import LARGEST, opened, size_of
 
 RESIZE_MODES = ("squash", "short_crop")
 RESAMPLES = ("antialias", "plain")
 MASK_RULES = ("nearest", "half", "any", "exact_one", "exact_one_antialias")
 # The rules of published code bring their own resampling, whatever the pictures' is: OpenCV's, and PIL's.
 RESAMPLE_OF_RULE = {"exact_one": "plain", "exact_one_antialias": "antialias"}
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 CHUNK = 64  # images between two writes: bounds the memory of the pool
-LARGEST = 2 * Image.MAX_IMAGE_PIXELS  # pixels of a picture, as a file or resized; PIL refuses to decode more
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # from half of it on: large, but read
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ def decode(path: str | Path) -> np.ndarray:
 
     UserError (one sentence naming the file) where it is missing, a dangling link, truncated or no picture.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return np.array(_rgb(image, path))
 
 
@@ -188,55 +182,6 @@ def _workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def size_of(path: str | Path) -> tuple[int, int]:
-    """(width, height) in pixels from the header of a picture. UserError as `decode`, but for what lies behind it."""
-    with _named_faults(path), Image.open(path) as image:
-        return image.size
-
-
-def _opened(path: str | Path) -> Image.Image:
-    """The decoded picture in its own mode; every way to fail is one sentence."""
-    with _named_faults(path):
-        image = Image.open(path)
-        image.load()
-        return image
-
-
-@contextlib.contextmanager
-def _named_faults(path: str | Path) -> Iterator[None]:
-    """Around reading a picture: every way to fail is a UserError that names it. A pipe, which would be waited for
-    without end, a device and a folder are refused before they are opened.
-    """
-    path = Path(path)
-    try:
-        kind = path.stat().st_mode
-        if not stat.S_ISREG(kind):
-            raise UserError(f"image {path} is {_kind(path, kind)}; expected a picture file")
-        yield
-    except UserError:
-        raise
-    except FileNotFoundError:
-        fault = "does not exist"
-        if path.is_symlink():
-            fault = f"is a link to {os.readlink(path)}, which does not exist"
-        raise UserError(f"image {path} {fault}; expected a picture file") from None
-    except Image.DecompressionBombError as error:
-        raise UserError(f"image {path} has more than {LARGEST} pixels; scale it down or cut it into pieces") from error
-    except UNREADABLE as error:
-        if path.is_symlink() and getattr(error, "errno", None) == errno.ELOOP:
-            raise UserError(f"image {path} is a link that leads to itself; expected a picture file") from None
-        raise UserError(f"cannot read image {path} ({error}); expected a complete PNG, JPEG, BMP or TIFF") from error
-
-
-def _kind(path: Path, mode: int) -> str:
-    """What something is that is no file, for a sentence."""
-    if not stat.S_ISDIR(mode):
-        return "a pipe, a socket or a device"
-    if not os.access(path, os.R_OK | os.X_OK):
-        return "a folder that cannot be read"
-    return f"a link to a folder ({path.resolve()}), which is not followed" if path.is_symlink() else "a folder"
-
-
 def _rgb(image: Image.Image, path: str | Path) -> Image.Image:
     if image.mode.startswith("I"):
         image = Image.fromarray(_from_16_bit(np.asarray(image), path))
@@ -321,7 +266,7 @@ def _store(path: Path, files: pd.Series, geometry: Geometry) -> None:
 
 def read_mask(path: str, image_path: str, threshold: int) -> np.ndarray:
     """bool [H,W] at full size: grey values above the threshold. UserError: unreadable, or not its image's size."""
-    with _opened(path) as mask:
+    with opened(path) as mask:
         values = np.asarray(mask if mask.mode.startswith("I") else mask.convert("L"))
     size = size_of(image_path)
     if size != values.shape[::-1]:

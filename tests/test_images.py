@@ -17,6 +17,7 @@ from PIL import Image
 from adlib import data, images
 from adlib.common.errors import UserError
 from adlib.common.paths import cache_root
+from adlib.common.pictures import size_of
 from adlib.images import Geometry
 
 
@@ -104,7 +105,7 @@ def test_a_pipe_and_a_device_are_refused_before_they_are_opened(tmp_path):
     """Opening a pipe waits without end for somebody who writes; headers alone are asked with the same care."""
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", "/dev/zero"):
-        for read in (images.decode, images.size_of):
+        for read in (images.decode, size_of):
             with pytest.raises(UserError, match="is a pipe, a socket or a device; expected a picture file"):
                 read(path)
 

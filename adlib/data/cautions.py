@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from adlib import images
+from adlib.common import pictures
 from adlib.images import Geometry
 
 PICTURES = 200  # whose headers are read
@@ -65,7 +66,7 @@ def shape(table: pd.DataFrame, geometry: Geometry) -> str | None:
     """One sentence where the grid does not suit the pictures' aspect or the thickness of their defects, and what to set
     instead. Errors: as `cautions`.
     """
-    sizes = [images.size_of(path) for path in _spread(table.path, PICTURES)]
+    sizes = [pictures.size_of(path) for path in _spread(table.path, PICTURES)]
     regions = _regions(table, geometry)
     aspect = float(np.median([max(size) / min(size) for size in sizes]))
     odd = aspect > ASPECT and geometry.resize_mode in ("squash", "short_crop")
@@ -96,13 +97,16 @@ def _remedy(regions: list[Region], geometry: Geometry, odd: bool, thin: bool) ->
     side, mode = geometry.image_size, geometry.resize_mode
     padded = _enough(regions, [r.native * side / r.long for r in regions], side)
     tiled = _enough(regions, [r.native * side / r.short for r in regions], side)
-    tiles = "resize_mode tiles" if tiled == side else f"resize_mode tiles with resize {tiled}"
+    tiles = "resize_mode tiles" if tiled == side else f"resize_mode tiles and resize {tiled}"
     if mode == "tiles":
         return f"resize {tiled}"
+    pad = "resize_mode pad" if geometry.resize is None else "resize_mode pad and resize none"
     if odd and padded == side:
-        return "resize_mode pad or tiles"
-    if odd or mode == "pad":
-        return f"{tiles}, or resize_mode pad with image_size {padded}"
+        return f"{pad}, or resize_mode tiles"
+    if mode == "pad":
+        return f"{tiles}, or image_size {padded}"
+    if odd:
+        return f"{tiles}, or {pad} and image_size {padded}"
     if thin and mode == "squash":
         return f"{tiles}, or image_size {_enough(regions, [r.here for r in regions], side)}"
     return tiles

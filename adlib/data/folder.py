@@ -4,9 +4,9 @@ from collections import Counter
 from pathlib import Path
 
 from adlib.common.errors import UserError
+from adlib.common.pictures import size_of
 from adlib.data.dataset import DataSet, Rules
 from adlib.data.samples import Sample, by_stem, exists, folders, hashed_split, images, listing, some
-from adlib.images import size_of
 
 RESERVED = {"normal", "test", "masks"}  # folders that are no kind of defect
 

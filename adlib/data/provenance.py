@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from adlib.common.errors import UserError
+from adlib.common.pictures import size_of
 from adlib.data.dataset import DataSet
 from adlib.data.samples import exists, lines
-from adlib.images import size_of
 
 NAME = "PROVENANCE.txt"
 

@@ -60,7 +60,7 @@ def test_squash_says_how_much_it_distorts_and_what_to_set(tmp_path):
     """80 x 200: aspect 2.5. A crack of 8 pixels is 64/200 x 8 = 2.56 thick when padded: pad is enough."""
     assert cautions.cautions(tall(tmp_path, 8), Geometry(64)) == [
         "pictures of 80 x 200 (width x height, median; aspect 2.5) are squashed to 64 x 64, distorted 2.5 times; set"
-        " resize_mode pad or tiles"
+        " resize_mode pad, or resize_mode tiles"
     ]
 
 
@@ -68,9 +68,12 @@ def test_the_centre_crop_says_what_it_leaves_out(tmp_path):
     """Shorter side 80 to 64: 64 x 160; the middle 64 x 64 is 40 % of it. Paper: 72 before the crop: 64²/(72 x 180)."""
     table = tall(tmp_path, 8)
     (sentence,) = cautions.cautions(table, Geometry(64, "short_crop"))
-    assert "lose 60 % of their area to the centre crop of 64 x 64; set resize_mode pad or tiles" in sentence
+    assert (
+        "lose 60 % of their area to the centre crop of 64 x 64; set resize_mode pad, or resize_mode tiles" in sentence
+    )
     (sentence,) = cautions.cautions(table, Geometry(64, "short_crop", 72))
     assert "lose 68 % of their area" in sentence
+    assert sentence.endswith("set resize_mode pad and resize none, or resize_mode tiles")
 
 
 def test_thin_defects_are_counted_and_every_advice_is_enough(tmp_path):
@@ -78,8 +81,8 @@ def test_thin_defects_are_counted_and_every_advice_is_enough(tmp_path):
     table = tall(tmp_path, 2)
     (sentence,) = cautions.cautions(table, Geometry(64))
     assert sentence.endswith(
-        "; 4 of 4 defect regions are nowhere 2 pixels thick on the grid; set resize_mode tiles with resize 96, or"
-        " resize_mode pad with image_size 224"
+        "; 4 of 4 defect regions are nowhere 2 pixels thick on the grid; set resize_mode tiles and resize 96, or"
+        " resize_mode pad and image_size 224"
     )
     assert cautions.cautions(table, geometry("tiles", 64, 96)) == []
     assert cautions.cautions(table, geometry("pad", 224)) == []
@@ -87,14 +90,14 @@ def test_thin_defects_are_counted_and_every_advice_is_enough(tmp_path):
         "4 of 4 defect regions are nowhere 2 pixels thick on the grid of 64 x 64; set resize 96"
     ]
     (padded,) = cautions.cautions(table, geometry("pad", 64))
-    assert padded.endswith("set resize_mode tiles with resize 96, or resize_mode pad with image_size 224")
+    assert padded.endswith("set resize_mode tiles and resize 96, or image_size 224")
 
 
 def test_a_larger_side_is_the_advice_for_thin_defects_of_square_pictures(tmp_path):
     """180 x 180, 2 pixels thick: 1.07 at 96, and 2.13 at 192, the next multiple of 32 from 180 on."""
     table = tall(tmp_path, 2, width=180, height=180)
     (sentence,) = cautions.cautions(table, Geometry(96))
-    assert sentence.endswith("on the grid of 96 x 96; set resize_mode tiles with resize 192, or image_size 192")
+    assert sentence.endswith("on the grid of 96 x 96; set resize_mode tiles and resize 192, or image_size 192")
     assert cautions.cautions(table, Geometry(192)) == []
 
 
@@ -112,16 +115,16 @@ def test_the_work_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(cautions, "PICTURES", 5)
     monkeypatch.setattr(cautions, "MASKS", 2)
     read = {"size_of": 0, "read_mask": 0}
-    for name in read:
-        real = getattr(cautions.images, name)
+    for module, name in ((cautions.pictures, "size_of"), (cautions.images, "read_mask")):
+        real = getattr(module, name)
 
         def counted(*args, real=real, name=name):
             read[name] += 1
             return real(*args)
 
-        monkeypatch.setattr(cautions.images, name, counted)
+        monkeypatch.setattr(module, name, counted)
     cautions.cautions(table, Geometry(64))
-    assert read == {"size_of": 5 + 2, "read_mask": 2}  # a mask is compared with the header of its picture
+    assert read == {"size_of": 5, "read_mask": 2}
 
 
 def test_pictures_in_train_and_test_are_one_sentence_with_a_pair(tmp_path):
