@@ -7,7 +7,7 @@ import statistics
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from adlib.common.errors import UserError, check_names
 # copies of those in adlib.reports.printing, which imports pandas: --help and `methods` do not wait for it
 FORMATS = ("text", "md", "csv", "json")
 WIDTH = 100  # columns of a terminal
+NOTE = "note: "  # begins a line on stderr
 CALLS = 5  # per number of threads, when the faster one is chosen
 
 
@@ -42,27 +43,38 @@ def run(args: argparse.Namespace) -> int:
     seeds = ", ".join(map(str, args.seeds))
     _stage(f"{args.method} {args.dataset}: data {', '.join(args.categories) or 'of all categories'}; seeds {seeds}")
     chosen = (args.categories or None, args.seeds, config, args.device, args.together)
-    finished = runs.reproduce(args.method, args.dataset, *chosen, report=_stage)
+    told: dict[str, None] = {}  # notes: each once, whatever the number of seeds
+    finished = runs.reproduce(args.method, args.dataset, *chosen, report=lambda line: _reported(line, told))
     _stage(f"{args.method} {args.dataset}: table, finished runs: {len(finished)}")
-    _print_table(tables.summary(finished), args.format)
+    _print_table(tables.summary(finished), args.format, told)
     if args.format == "text":
         for one in finished:
             print(one.path)
     return 0
 
 
-def _print_table(table, format: str) -> None:
+def _reported(line: str, told: dict[str, None]) -> None:
+    """A line of `reproduce`: a note always and once, a stage where nobody watches."""
+    if not line.startswith(NOTE):
+        _stage(line)
+    elif line not in told:
+        told[line] = None
+        print(line, file=sys.stderr, flush=True)
+
+
+def _print_table(table, format: str, told: Iterable[str] = ()) -> None:
+    """The table, in CSV with its notes on stderr, but for the lines `told` before."""
     from adlib.reports import tables  # pandas
 
     print(tables.to_text(table, format=format))
     if format == "csv":
-        _say_beside(table.attrs.get("notes", []))
+        _say_beside([note for note in table.attrs.get("notes", []) if NOTE + note not in told])
 
 
 def _say_beside(sentences: list[str]) -> None:
     """What a table of numbers alone cannot say, e.g. that pictures are rescaled, goes to stderr."""
     for sentence in sentences:
-        print(f"note: {sentence}", file=sys.stderr)
+        print(f"{NOTE}{sentence}", file=sys.stderr)
 
 
 def _json_object(text: str) -> dict:
@@ -128,12 +140,15 @@ def predict(args: argparse.Namespace) -> int:
     import torch
 
     from adlib import inference
+    from adlib.reports import cautions
 
+    inference.pictures_in(args.pictures, args.out)  # a wrong place is answered before the network is built
     predictor = finished.predictor(args.device, args.category)
     usual = threads = torch.get_num_threads()
     if torch.device(predictor.device).type == "cpu":
         threads = fastest_threads(predictor.warm_up)
     torch.set_num_threads(threads)
+    _say_beside(cautions.cautions([finished.record], [args.category] if args.category else None))
     try:
         table = inference.predict_to_folder(predictor, args.pictures, args.out)
     finally:

@@ -24,13 +24,13 @@ from adlib.common.errors import UserError, check_names
 from adlib.common.files import written_whole
 from adlib.common.hashes import content_hashes
 from adlib.common.paths import cache_root
+from adlib.common.pictures import LARGEST, opened, size_of
 
 RESIZE_MODES = ("squash", "short_crop")
 RESAMPLES = ("antialias", "plain")
 MASK_RULES = ("nearest", "half", "any", "exact_one", "exact_one_antialias")
 # The rules of published code bring their own resampling, whatever the pictures' is: OpenCV's, and PIL's.
 RESAMPLE_OF_RULE = {"exact_one": "plain", "exact_one_antialias": "antialias"}
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 CHUNK = 64  # images between two writes: bounds the memory of the pool
 
 
@@ -59,13 +59,20 @@ class Geometry:
         return replace(self, image_size=size, resize=scaled)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) after resizing and before the crop. The long side is cut to an integer, as in torchvision."""
+        """(height, width) after resizing and before the crop. The long side is cut to an integer, as in torchvision.
+
+        UserError where a picture so long and narrow would take more than LARGEST pixels.
+        """
         if self.resize_mode == "squash":
             return self.image_size, self.image_size
         short = self.resize or self.image_size
-        if height <= width:
-            return short, max(short, int(short * width / height))
-        return max(short, int(short * height / width)), short
+        long = max(short, int(short * max(height, width) / min(height, width)))
+        if short * long > LARGEST:
+            raise UserError(
+                f"a picture of {width} x {height} pixels would become {short} x {long} with resize_mode "
+                f"{self.resize_mode}; cut it into pieces, or use resize_mode squash"
+            )
+        return (short, long) if height <= width else (long, short)
 
 
 def decode(path: str | Path) -> np.ndarray:
@@ -73,7 +80,7 @@ def decode(path: str | Path) -> np.ndarray:
 
     UserError (one sentence naming the file) where it is missing, a dangling link, truncated or no picture.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return np.array(_rgb(image, path))
 
 
@@ -96,6 +103,7 @@ def paste_back(map: np.ndarray, original_size: tuple[int, int], geometry: Geomet
     left, top, right, bottom = (round(edge) for edge in crop_box(original_size, geometry))
     image = Image.fromarray(np.asarray(map, dtype=np.float32))
     canvas = np.full(original_size, np.nan, dtype=np.float32)
+    right, bottom = max(right, left + 1), max(bottom, top + 1)  # the crop of a very narrow picture may lie between two
     canvas[top:bottom, left:right] = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     return canvas
 
@@ -143,7 +151,7 @@ def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") 
     def one(i: int) -> tuple[np.ndarray, int] | None:
         if pd.isna(table["mask"].iloc[i]):
             return None
-        full = _read_mask(table["mask"].iloc[i], table.path.iloc[i], threshold)
+        full = read_mask(table["mask"].iloc[i], table.path.iloc[i], threshold)
         return _on_grid(full, geometry, rule) if full.any() else None
 
     result = np.zeros((len(table), geometry.image_size, geometry.image_size), dtype=bool)
@@ -172,22 +180,6 @@ def decoded(files: list[str], geometry: Geometry) -> Iterator[np.ndarray]:
 
 def _workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _opened(path: str | Path) -> Image.Image:
-    """The decoded picture in its own mode; every way to fail is one sentence."""
-    path = Path(path)
-    try:
-        image = Image.open(path)
-        image.load()
-        return image
-    except FileNotFoundError:
-        fault = "does not exist"
-        if path.is_symlink():
-            fault = f"is a link to {os.readlink(path)}, which does not exist"
-        raise UserError(f"image {path} {fault}; expected a picture file") from None
-    except UNREADABLE as error:
-        raise UserError(f"cannot read image {path} ({error}); expected a complete PNG, JPEG, BMP or TIFF") from error
 
 
 def _rgb(image: Image.Image, path: str | Path) -> Image.Image:
@@ -272,15 +264,11 @@ def _store(path: Path, files: pd.Series, geometry: Geometry) -> None:
         ) from error
 
 
-def _read_mask(path: str, image_path: str, threshold: int) -> np.ndarray:
-    """bool [H,W] at full size: grey values above the threshold."""
-    with _opened(path) as mask:
+def read_mask(path: str, image_path: str, threshold: int) -> np.ndarray:
+    """bool [H,W] at full size: grey values above the threshold. UserError: unreadable, or not its image's size."""
+    with opened(path) as mask:
         values = np.asarray(mask if mask.mode.startswith("I") else mask.convert("L"))
-    try:
-        with Image.open(image_path) as image:
-            size = image.size
-    except UNREADABLE as error:
-        raise UserError(f"cannot read image {image_path} ({error}); expected a complete picture") from error
+    size = size_of(image_path)
     if size != values.shape[::-1]:
         raise UserError(
             f"mask {path} is {values.shape[1]}x{values.shape[0]} but its image {image_path} is {size[0]}x{size[1]}"

@@ -5,9 +5,11 @@ the run took from normal training images. Every picture is processed alone, so i
 neighbours.
 """
 
+import errno
+import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +25,52 @@ from adlib.evaluation import to_grid
 from adlib.models.base import Detector
 
 OPACITY = 0.7  # of an overlay where the score is at the top of the scale
+STRIP = 256  # rows of a picture that are coloured at once
 WARM_UP = 10  # calls before the first picture, so that its milliseconds are those of all others
 
 
-def pictures_in(source: str | Path) -> list[Path]:
-    """One picture, or all pictures below a folder in order of path. Raises UserError where there is none."""
+def pictures_in(source: str | Path, out: str | Path | None = None) -> list[Path]:
+    """One picture, or what looks like one below a folder, in order of path: by its ending, whatever it then is.
+
+    Links to folders (which may lead in a circle) and folders that cannot be read are in the list too, so that reading
+    them says why no picture of theirs was scored; hidden entries are not. out: where the results go; what lies in it is
+    left out. Raises UserError where there is no picture, or no place for results.
+    """
     path = Path(source)
+    if not str(source).strip():
+        raise UserError("the name of the pictures is empty; give a picture or a folder of pictures")
+    if out is not None:
+        _check_out(path, out)
     if path.is_dir():
-        listed = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
+        listed = sorted(_looking_like_pictures(path, None if out is None else os.path.realpath(out)))
         if not listed:
             raise UserError(f"folder {path} holds no picture; valid endings: {', '.join(sorted(ENDINGS))}")
         return listed
     if not path.exists() and not path.is_symlink():
         raise UserError(f"picture {path} does not exist; give a picture or a folder of pictures")
     return [path]
+
+
+def _check_out(source: Path, out: str | Path) -> None:
+    if not str(out).strip():
+        raise UserError("the name of the folder for results is empty; give a new or an existing one")
+    if os.path.lexists(out) and not os.path.isdir(out):
+        raise UserError(f"results cannot be written to {out}, which is no folder; give a new or an existing one")
+    if source.is_dir() and os.path.realpath(out) == os.path.realpath(source):
+        raise UserError(f"{out} is the folder of the pictures itself; give another one for the results")
+
+
+def _looking_like_pictures(folder: Path, without: str | None) -> Iterator[Path]:
+    unreadable = []
+    for place, inner, names in os.walk(folder, onerror=lambda error: unreadable.append(Path(error.filename))):
+        folders = [Path(place, name) for name in inner if not name.startswith(".")]
+        links = {path for path in folders if path.is_symlink()}
+        folders = [path for path in folders if os.path.realpath(path) != without]
+        inner[:] = [path.name for path in folders]
+        yield from (path for path in folders if path in links or path.suffix.lower() in ENDINGS)
+        files = (Path(place, name) for name in names if not name.startswith("."))
+        yield from (path for path in files if path.suffix.lower() in ENDINGS)
+    yield from unreadable
 
 
 class Predictor:
@@ -135,38 +169,56 @@ def predict_to_folder(predictor: Predictor, source: str | Path, out: str | Path)
     """Write a heat map and an overlay per picture and one predictions.csv to `out`; returns the table.
 
     crack/007.png gives crack/007_map.png and crack/007_overlay.png (see `output_names`). The map lies over the original
-    picture, blank where the crop left something out. A picture that cannot be read does not stop the others: its row
-    has the reason, and a UserError naming it is raised when all are done.
+    picture, blank where the crop left something out. What cannot be read does not stop the others: its row has the
+    reason, and a UserError naming it is raised when all are done.
     """
-    out = Path(out)
-    listed = [p for p in pictures_in(source) if out.resolve() not in p.resolve().parents or Path(source).is_file()]
-    if not listed:
-        raise UserError(f"folder {source} holds no picture besides those of an earlier call in {out}")
-    base = Path(source) if Path(source).is_dir() else Path(source).parent
-    rows, bad = [], []
+    listed, source, out = pictures_in(source, out), Path(source), Path(out)
+    base = source if source.is_dir() else source.parent
     names = output_names(listed)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for path in listed:
-            name = path.relative_to(base)
-            try:
-                result = predictor(path)
-            except UserError as error:
-                bad.append(str(error))
-                rows.append({"path": name.as_posix(), "error": str(error)})
-                continue
-            _draw(result, path, out / name.with_name(names[path]), predictor)
-            rows.append({"path": name.as_posix()} | {k: v for k, v in result.items() if k not in ("map", "size")})
-        table = pd.DataFrame(rows)
+        rows = [_predicted(predictor, path, path.relative_to(base), out, names[path]) for path in listed]
+        table = _ordered(pd.DataFrame(rows))
         with written_whole(out / "predictions.csv") as scratch:
-            table.to_csv(scratch, index=False, lineterminator="\n")
+            # a name that is no UTF-8 is written with its bytes as \udc..
+            table.to_csv(scratch, index=False, lineterminator="\n", errors="backslashreplace")
     except OSError as error:
         raise UserError(
             f"results cannot be written to {out} ({error.strerror}); free space or choose another folder"
         ) from error
+    bad = [row["error"] for row in rows if "error" in row]
+    if bad and len(bad) == len(listed):
+        raise UserError(bad[0] if len(bad) == 1 else f"none of {len(bad)} pictures could be read: {bad[0]}")
     if bad:
-        raise UserError(f"{len(bad)} of {len(listed)} pictures could not be read, the others are in {out}: {bad[0]}")
+        raise UserError(
+            f"{len(bad)} of {len(listed)} pictures could not be read, the others are in {out}, where predictions.csv "
+            f"names each: {bad[0]}"
+        )
     return table
+
+
+def _predicted(predictor: Predictor, path: Path, name: Path, out: Path, target: str) -> dict:
+    """The row of one picture, its images drawn; or, where it cannot be read, the row with the reason."""
+    try:
+        result = predictor(path)
+        _draw(result, path, out / name.with_name(target), predictor)
+    except UserError as error:
+        return {"path": name.as_posix(), "error": str(error)}
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        reason = f"the name of image {path} is too long for the results beside it; shorten it"
+        return {"path": name.as_posix(), "error": reason}
+    return {"path": name.as_posix()} | {k: v for k, v in result.items() if k not in ("map", "size")}
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """Decisions stay 0 and 1 beside rows that have none, and reasons stand in the last column."""
+    if "error" not in table:
+        return table
+    if "decision" in table:
+        table = table.astype({"decision": "Int64"})
+    return table[[c for c in table if c != "error"] + ["error"]]
 
 
 def output_names(pictures: list[Path]) -> dict[Path, str]:
@@ -210,11 +262,16 @@ def _draw(result: dict, path: Path, target: Path, predictor: Predictor) -> None:
     """target_map.png (viridis) and target_overlay.png (magma, opacity = score) at the original size."""
     if result["map"] is None:
         return
+    picture = images.decode(path)
     low, high = colour_limits(predictor.threshold)
     value = images.paste_back(result["map"], result["size"], predictor.geometry)
-    seen = np.isfinite(value)
-    level = np.clip((np.where(seen, value, low) - low) / (high - low), 0, 1)
+    shown = {name: np.empty_like(picture) for name in ("map", "overlay")}
+    for top in range(0, len(picture), STRIP):  # colours take 32 bytes a pixel: too many for all of a large picture
+        rows = slice(top, top + STRIP)
+        seen = np.isfinite(value[rows])
+        level = np.clip((np.where(seen, value[rows], low) - low) / (high - low), 0, 1)
+        shown["map"][rows] = (255 * heat_map(level, seen)).round()
+        shown["overlay"][rows] = (255 * overlay(picture[rows], level)).round()
     target.parent.mkdir(parents=True, exist_ok=True)
-    for name, picture in (("map", heat_map(level, seen)), ("overlay", overlay(images.decode(path), level))):
-        shown = PIL.Image.fromarray((255 * picture).round().astype(np.uint8))
-        shown.save(target.with_name(f"{target.name}_{name}.png"))
+    for name, pixels in shown.items():
+        PIL.Image.fromarray(pixels).save(target.with_name(f"{target.name}_{name}.png"))

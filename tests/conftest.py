@@ -3,6 +3,7 @@ $ADLIB_SHARED.
 """
 
 import os
+import signal
 from pathlib import Path
 
 import made
@@ -53,3 +54,17 @@ def small_world(tmp_path_factory) -> Path:
     """Fewer pictures and one finished run of one epoch; tests read them only."""
     counts = {"train": 10, "normal": 2, "anomalous": 2}
     return made.finished(tmp_path_factory.mktemp("small"), config={"epochs": 1}, **counts)
+
+
+@pytest.fixture
+def no_hang():
+    """A read that waits for a pipe fails after a minute, instead of never."""
+
+    def late(_signal, _frame):
+        raise TimeoutError("a picture was waited for")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

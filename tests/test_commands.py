@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from adlib.data.dataset import Archive, Source
 from adlib.data.download import addresses
 from adlib.models import config
 from adlib.models.config import setting
-from adlib.reports import printing, verdict
+from adlib.reports import cautions, printing, verdict
 from adlib.runs import proof
 
 
@@ -344,6 +345,55 @@ def test_addresses_prints_a_line_each_and_fails_where_a_file_has_none_left(monke
         ]
         del made_sources["gone"], made_sources["again"]
         assert main(["data", "addresses"]) == 0
+
+
+def test_run_says_what_is_wrong_with_the_pictures_before_training_once_and_with_the_table(
+    tmp_path, capsys, monkeypatch
+):
+    """Two seeds of pictures of 30 x 90, one of them in train and test. Of finished runs the table alone says it; CSV
+    and JSON stay readable for programs.
+    """
+    monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
+    base = made.folder_dataset(tmp_path / "data", train=10, normal=2, anomalous=2)
+    for path in base.rglob("*.png"):
+        Image.open(path).resize((30, 90)).save(path)
+    (base / "test" / "normal" / "000.png").write_bytes((base / "normal" / "003.png").read_bytes())
+    command = ["run", "simplenet", "folder", "--config", json.dumps(made.CONFIG | {"epochs": 1}), "--seeds", "0", "1"]
+    twin = "1 test image is in the training images, too, e.g. stripes/test/normal/000.png = stripes/normal/003.png"
+    shape = "pictures of 30 x 90 (width x height, median; aspect 3.0) are squashed to 64 x 64, distorted 3.0 times"
+    assert main([*command, "--format", "csv"]) == 0
+    printed = capsys.readouterr()
+    assert len(pd.read_csv(io.StringIO(printed.out))) == 1
+    notes = [line for line in printed.err.splitlines() if line.startswith("note: folder (stripes): ")]
+    assert [twin in notes[0], shape in notes[1], len(notes)] == [True, True, 2]
+    assert printed.err.index(notes[1]) < printed.err.index("training on")
+    assert main([*command, "--format", "json"]) == 0
+    printed = capsys.readouterr()
+    assert "note: " not in printed.err
+    said = json.loads(printed.out)["notes"]
+    assert ["note: " + note for note in said if note.startswith("folder (stripes): ")] == notes
+    for format in ("text", "md"):
+        assert main(["list", "--format", format]) == 0
+        assert "1 test image is in the training images, too" in capsys.readouterr().out
+
+
+def test_predict_says_what_is_known_of_the_runs_threshold_beside_its_results(here, tmp_path, capsys, monkeypatch):
+    """With a bound that no recall reaches: the sentence of `list`, as a note on stderr."""
+    monkeypatch.setattr(cautions, "LOW", 2.0)
+    picture = tmp_path / "a.png"
+    Image.fromarray(made.picture(1)[0]).save(picture)
+    assert (
+        main(["predict", str(here / "results"), str(picture), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    )
+    printed = capsys.readouterr()
+    (note,) = printed.err.splitlines()
+    assert note.startswith("note: simplenet folder (stripes), ")
+    assert (
+        "at the threshold, which comes from only 5 held-back normal images: they hold the false alarms to 16.7 %"
+        in note
+    )
+    assert main(["list", str(here / "results" / "runs"), "--format", "json"]) == 0
+    assert note.removeprefix("note: ") in json.loads(capsys.readouterr().out)["notes"]
 
 
 def test_what_a_csv_cannot_hold_is_said_beside_it(here, capsys, monkeypatch):

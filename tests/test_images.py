@@ -17,6 +17,7 @@ from PIL import Image
 from adlib import data, images
 from adlib.common.errors import UserError
 from adlib.common.paths import cache_root
+from adlib.common.pictures import size_of
 from adlib.images import Geometry
 
 
@@ -100,11 +101,30 @@ def test_bad_files_are_one_sentence_that_names_them(tmp_path, name, content, sen
         images.decode(tmp_path / name)
 
 
+def test_a_pipe_and_a_device_are_refused_before_they_are_opened(tmp_path):
+    """Opening a pipe waits without end for somebody who writes; headers alone are asked with the same care."""
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        for read in (images.decode, size_of):
+            with pytest.raises(UserError, match="is a pipe, a socket or a device; expected a picture file"):
+                read(path)
+
+
+def test_a_picture_too_narrow_for_a_centre_crop_is_refused_and_a_narrow_one_keeps_its_map():
+    """1 x 20000 at a shorter side of 256 would be 1.3e9 pixels; 1 x 300 has its crop within one pixel."""
+    crop = images.Geometry(256, "short_crop")
+    with pytest.raises(UserError, match=r"1 x 20000 pixels would become 256 x 5120000 .*resize_mode squash"):
+        images.resize(np.zeros((20000, 1, 3), np.uint8), crop)
+    pasted = images.paste_back(np.full((4, 4), 7.0), (1, 300), images.Geometry(8, "short_crop"))
+    assert np.isfinite(pasted).sum() == 1
+    assert np.nanmax(pasted) == 7
+
+
 def test_dangling_link_folder_and_float_pictures_are_named(tmp_path):
     (tmp_path / "link.png").symlink_to("/nowhere.png")
     with pytest.raises(UserError, match=r"link.png is a link to /nowhere.png, which does not exist"):
         images.decode(tmp_path / "link.png")
-    with pytest.raises(UserError, match="cannot read image"):
+    with pytest.raises(UserError, match="is a folder; expected a picture file"):
         images.decode(tmp_path)
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(UserError, match=r"f.tif holds floating-point numbers"):

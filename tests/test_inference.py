@@ -1,5 +1,8 @@
 """The inference module: the same scores as in the run, files for people, odd pictures handled or named."""
 
+import os
+import warnings
+
 import made
 import numpy as np
 import pandas as pd
@@ -7,7 +10,7 @@ import pytest
 from PIL import Image
 
 import adlib
-from adlib import data, inference
+from adlib import data, images, inference
 from adlib.__main__ import main
 from adlib.common.errors import UserError
 
@@ -109,6 +112,118 @@ def test_an_unreadable_picture_does_not_stop_the_others(world, tmp_path):
         inference.predict_to_folder(run.predictor("cpu"), tmp_path / "in", tmp_path / "out")
     found = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert found.score.notna().tolist() == [False, True]
+
+
+def test_whatever_lies_in_a_folder_is_a_row_with_its_reason_and_the_pictures_are_scored(
+    world, tmp_path, no_hang, capsys
+):
+    """Circles of links, a pipe, a device, a link to nowhere, a folder called x.png, a name that is no UTF-8."""
+    run, table = world
+    source = tmp_path / "in"
+    (source / "x.png").mkdir(parents=True)
+    (source / ".hidden").mkdir()
+    for name in ("a.png", "x.png/b.png", ".hidden/c.png", "odd\udcff.png"):
+        Image.open(table.path[0]).save(source / name)
+    for name, target in (
+        ("here", "."),
+        ("up", ".."),
+        ("self.png", "self.png"),
+        ("gone.png", "none"),
+        ("z.png", "/dev/zero"),
+    ):
+        (source / name).symlink_to(target)
+    os.mkfifo(source / "pipe.png")
+    assert main(["predict", str(run.path), str(source), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    sentences = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note: ")]
+    assert len(sentences) == 1
+    assert "7 of 10 pictures could not be read, the others are in" in sentences[0]
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv").set_index("path")
+    assert sorted(found.index[found.score.notna()]) == ["a.png", "odd\\udcff.png", "x.png/b.png"]
+    assert set(found.decision.dropna()) <= {0, 1}
+    reasons = found.error.dropna().str.replace(str(source), "")
+    assert reasons.to_dict() == {
+        "gone.png": "image /gone.png is a link to none, which does not exist; expected a picture file",
+        "here": "image /here is a link to a folder (), which is not followed; expected a picture file",
+        "pipe.png": "image /pipe.png is a pipe, a socket or a device; expected a picture file",
+        "self.png": "image /self.png is a link that leads to itself; expected a picture file",
+        "up": f"image /up is a link to a folder ({tmp_path}), which is not followed; expected a picture file",
+        "x.png": "image /x.png is a folder; expected a picture file",
+        "z.png": "image /z.png is a pipe, a socket or a device; expected a picture file",
+    }
+
+
+def test_a_picture_that_vanishes_while_it_is_scored_is_a_row(world, tmp_path):
+    """After its score, before its heat map is drawn over it."""
+    run, table = world
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.open(table.path[0]).save(tmp_path / "in" / name)
+    real = run.predictor("cpu")
+
+    class Vanishing:
+        threshold, geometry = real.threshold, real.geometry
+
+        def __call__(self, path):
+            result = real(path)
+            if path.name == "a.png":
+                path.unlink()
+            return result
+
+    with pytest.raises(UserError, match=r"1 of 2 pictures could not be read.*a\.png does not exist"):
+        inference.predict_to_folder(Vanishing(), tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out" / "b_map.png").is_file()
+    assert pd.read_csv(tmp_path / "out" / "predictions.csv").score.notna().tolist() == [False, True]
+
+
+def test_places_that_cannot_be_are_refused_in_one_sentence(world, tmp_path, no_hang):
+    """Before any picture is scored: results among the pictures, a file for a folder, nothing at all, a pipe."""
+    run, table = world
+    (tmp_path / "in").mkdir()
+    Image.open(table.path[0]).save(tmp_path / "in" / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    predictor = run.predictor("cpu")
+    for source, out, sentence in (
+        ("in", "in", "is the folder of the pictures itself"),
+        ("in", "link", "is the folder of the pictures itself"),
+        ("in", "in/a.png", "which is no folder"),
+        ("pipe.png", "out", r"image .*pipe.png is a pipe, a socket or a device"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            inference.predict_to_folder(predictor, tmp_path / source, tmp_path / out)
+    for source, out in (("", tmp_path / "out"), (tmp_path / "in", "")):
+        with pytest.raises(UserError, match="is empty; give"):
+            inference.predict_to_folder(predictor, source, out)
+    assert sorted(p.name for p in (tmp_path / "in").iterdir()) == ["a.png"]
+
+
+def test_pictures_of_absurd_size_work_or_are_named(world, tmp_path, monkeypatch):
+    """One pixel, one row, 1 x 20000: squashed; what PIL takes for a bomb: a row of its own. No warning of PIL's."""
+    run, _ = world
+    (tmp_path / "in").mkdir()
+    for width, height in ((1, 1), (300, 1), (1, 20000), (210, 210)):
+        Image.new("L", (width, height), 90).save(tmp_path / "in" / f"{width}x{height}.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 210 * 105 - 1)
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: pytest.fail(str(message)))
+    predictor = run.predictor("cpu")
+    with pytest.raises(UserError, match=r"1 of 4 .*210x210.png has more than \d+ pixels"):
+        inference.predict_to_folder(predictor, tmp_path / "in", tmp_path / "out")
+    for size in ((1, 1), (300, 1), (1, 20000)):
+        assert Image.open(tmp_path / "out" / "{}x{}_overlay.png".format(*size)).size == size
+
+
+def test_colours_of_a_tall_picture_are_those_of_its_parts(world, tmp_path):
+    """Drawn in strips, a picture of 3 x 900 has the colours that the whole has."""
+    run, _ = world
+    predictor = run.predictor("cpu")
+    picture = np.random.default_rng(0).integers(0, 255, (900, 3, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    inference.predict_to_folder(predictor, tmp_path / "a.png", tmp_path / "out")
+    low, high = inference.colour_limits(predictor.threshold)
+    value = images.paste_back(predictor(picture)["map"], (900, 3), predictor.geometry)
+    whole = inference.overlay(picture, np.clip((value - low) / (high - low), 0, 1))
+    drawn = np.asarray(Image.open(tmp_path / "out" / "a_overlay.png"))
+    assert np.abs(drawn - 255 * whole).max() <= 0.5 + 1e-6
 
 
 def test_heat_maps_of_an_earlier_call_are_not_scored(world, tmp_path):

@@ -93,7 +93,8 @@ def load(dataset: str, category: str | None = None, root: str | Path | None = No
     function takes, which may also stand in the name ("mtd?split=seeded"), so that runs and batch files can have them.
     mask: path or None. attrs: dataset, category (official spelling), root, options, fingerprint (sha256 over relative
     paths, contents of images and masks, split), notes (what was dropped and why), mask_threshold (mask pixels above it
-    are anomalous), provenance (one sentence on the origin of the pictures, or None), reserved (paths, see `holdback`).
+    are anomalous), provenance (one sentence on the origin of the pictures, or None), duplicates (one on pictures that
+    are in train and test, or None), reserved (paths, see `holdback`).
     A mixture gives the table of its part, with the mixture's canonical name and "name:category" as attrs.
     UserError: unknown data set, category or option; missing folder; no training image. Spec: common.md section 1.
     """

@@ -3,9 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
-from PIL import Image
-
 from adlib.common.errors import UserError
+from adlib.common.pictures import size_of
 from adlib.data.dataset import DataSet, Rules
 from adlib.data.samples import Sample, by_stem, exists, folders, hashed_split, images, listing, some
 
@@ -65,22 +64,14 @@ def masks_fit(listed: list[Sample], notes: list[str]) -> tuple[list[Sample], lis
     """The samples as they are; UserError where a mask and its image differ in size."""
     for s in listed:
         if s.mask:
-            width, height = _size(s.path)
-            mask_width, mask_height = _size(s.mask)
+            width, height = size_of(s.path)
+            mask_width, mask_height = size_of(s.mask)
             if (width, height) != (mask_width, mask_height):
                 raise UserError(
                     f"mask {s.mask} is {mask_width}x{mask_height} but its image {s.path} is {width}x{height}; they must"
                     " be equal"
                 )
     return listed, notes
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read {path} ({error}); expected a picture file") from error
 
 
 def categories(root: Path) -> list[str]:

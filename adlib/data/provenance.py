@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from PIL import Image
-
+from adlib.common.errors import UserError
+from adlib.common.pictures import size_of
 from adlib.data.dataset import DataSet
 from adlib.data.samples import exists, lines
 
@@ -29,9 +29,8 @@ def altered(source: DataSet, category: str, picture: Path) -> str | None:
     if category not in source.sizes:
         return None
     try:
-        with Image.open(picture) as image:
-            size = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        size = size_of(picture)
+    except UserError:
         return None
     if size == source.sizes[category]:
         return None

@@ -1,7 +1,7 @@
 """Samples, their table, and helpers of layouts: listing, splitting and pairing files."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ def build(
     samples = sorted(samples, key=lambda s: (s.split != "train", s.path.relative_to(root).as_posix()))
     if not any(s.split == "train" for s in samples):
         raise UserError(f"no normal training image of {dataset}/{category} in {root}; valid are {_endings()} files")
+    contents = _contents(samples, root)
     columns = list(zip(*samples, strict=True))
     table = pd.DataFrame(
         {
@@ -51,7 +52,8 @@ def build(
         "dataset": dataset,
         "category": category,
         "root": str(root),
-        "fingerprint": fingerprint(samples, root),
+        "fingerprint": fingerprint(samples, root, contents),
+        "duplicates": duplicates(samples, root, contents),
         "notes": list(notes),
         "reserved": [str(s.path) for s in samples if s.reserved],
         **attrs,
@@ -59,10 +61,30 @@ def build(
     return table
 
 
-def fingerprint(samples: Sequence[Sample], root: Path) -> str:
-    """sha256 (hex) over relative paths, split, label and the contents of images and masks; independent of the place."""
+def _contents(samples: Sequence[Sample], root: Path) -> dict[Path, str]:
+    """sha256 (hex) of every image and mask."""
     files = [s.path for s in samples] + [s.mask for s in samples if s.mask]
-    contents = dict(zip(files, content_hashes(root, files), strict=True))
+    return dict(zip(files, content_hashes(root, files), strict=True))
+
+
+def duplicates(samples: Sequence[Sample], root: Path, contents: Mapping[Path, str]) -> str | None:
+    """One sentence on test images whose file is, byte for byte, one of training; None where there is none.
+
+    What was learnt by heart is then tested. Copies under another compression are found by `inspection.verify` only.
+    """
+    train = {contents[s.path]: s for s in reversed(samples) if s.split == "train"}
+    twins = [(s, train[contents[s.path]]) for s in samples if s.split == "test" and contents[s.path] in train]
+    if not twins:
+        return None
+    tested, trained = (s.path.relative_to(root).as_posix() for s in twins[0])
+    count = "1 test image is" if len(twins) == 1 else f"{len(twins)} test images are"
+    wrong = sum(s.label for s, _ in twins)
+    marked = f" ({wrong} of them called anomalous)" if wrong else ""
+    return f"{count} in the training images, too{marked}, e.g. {tested} = {trained}; remove one of each pair"
+
+
+def fingerprint(samples: Sequence[Sample], root: Path, contents: Mapping[Path, str]) -> str:
+    """sha256 (hex) over relative paths, split, label and the contents of images and masks; independent of the place."""
     digest = hashlib.sha256()
     for s in samples:
         mask = (s.mask.relative_to(root).as_posix(), contents[s.mask]) if s.mask else ("", "")

@@ -59,8 +59,9 @@ class Ranking:
         return (shares * covered).sum(axis=-1) / reach[..., 0]
 
     def auroc(self) -> np.ndarray:
-        """Area under the ROC curve, ties count one half."""
-        return self._area(self.positives, 1.0) / self.positives.sum(axis=-1)
+        """Area under the ROC curve, ties count one half; NaN without a positive, as in a draw of few images."""
+        with np.errstate(invalid="ignore"):
+            return self._area(self.positives, 1.0) / self.positives.sum(axis=-1)
 
     def aupro(self, limit: float) -> np.ndarray:
         """Area under the PRO curve up to FPR = limit, divided by limit (common.md 4.4)."""
@@ -70,7 +71,8 @@ class Ranking:
         """Sum over distinct thresholds of precision times the step in recall, no interpolation (common.md 4.3)."""
         hits = self.true_positives
         flagged = np.maximum(hits + self.above + self.ties, 1)  # empty bins above the first element: 0 / 1
-        return (self.positives * (hits / flagged)).sum(axis=-1) / hits[..., -1]
+        with np.errstate(invalid="ignore"):  # without a positive NaN, as `auroc`
+            return (self.positives * (hits / flagged)).sum(axis=-1) / hits[..., -1]
 
     def f1(self) -> np.ndarray:
         """[..., m]: F1 of the decision "score >= u_j"."""

@@ -8,6 +8,7 @@ A `runs` argument is any object with
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,16 +76,19 @@ def _setting(method: str, dataset: str, metrics: pd.DataFrame, records: list[dic
 
 
 def provenance(records: list[dict]) -> list[str]:
-    """Sentences on where the images came from, for data that carry a provenance (rescaled copies, say).
+    """Sentences on where the images came from, for data that carry a provenance (rescaled copies, say)."""
+    return sentences(records, lambda facts: [facts.get("provenance")])
 
-    One per data set and text, with the categories it is true of: "mvtec_ad (bottle, screw): rescaled copies ...".
-    Records without the field give none.
+
+def sentences(records: list[dict], texts: Callable[[dict], list[str | None]]) -> list[str]:
+    """One sentence per data set and text, with the categories it is true of: "mvtec_ad (bottle, screw): rescaled ...".
+
+    texts: gives a category's texts from its entry in run.json; empty ones are left out.
     """
     places: dict[tuple[str, str], list[str]] = {}
     for record in records:
         for category, facts in (record.get("per_category") or {}).items():
-            text = facts.get("provenance")
-            if text:
+            for text in filter(None, texts(facts)):
                 categories = places.setdefault((record["dataset"], text), [])
                 if category not in categories:
                     categories.append(category)

@@ -14,6 +14,7 @@ import pandas as pd
 from adlib.common.errors import UserError, unknown
 from adlib.metrics.names import FLOOR, PLAIN, best_epoch, label
 from adlib.reports import measured, published, verdict
+from adlib.reports.cautions import cautions
 from adlib.reports.printing import (
     DASH,
     narrow,
@@ -157,7 +158,7 @@ def summary(runs, metrics: list[str] | None = None) -> pd.DataFrame:
     Columns: method, dataset, category, backbone, image_size, epochs, setting ("paper" or "reduced: ..."), seeds,
     images, training (mean seconds of one run) and per metric `metric`, sd, low, high, n. `metrics` picks them; default:
     the main ones, the best epoch on the test set (oracle) and the floor `mean_grey_auroc`, as far as they were
-    measured. `attrs["notes"]`: where the data came from, if they are no originals.
+    measured. `attrs["notes"]`: where the data came from, if they are no originals, and the runs' `cautions`.
     """
     settings = measured.settings(runs)
     if not settings:
@@ -171,7 +172,8 @@ def summary(runs, metrics: list[str] | None = None) -> pd.DataFrame:
         if len(categories) > 1:
             rows.append(_summary_row(setting, "average", names, len(categories)))
     table = pd.DataFrame(rows)
-    table.attrs["notes"] = measured.provenance([r for setting in settings for r in setting.records])
+    records = [r for setting in settings for r in setting.records]
+    table.attrs["notes"] = measured.provenance(records) + cautions(records)
     return table
 
 

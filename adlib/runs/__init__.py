@@ -45,8 +45,9 @@ def reproduce(
 
     categories: None = all of the data set; config: changes of the paper's setting; together: one model for all
     categories; train=False: only load, and name what is missing in `.missing`; report: told one line per stage of
-    training. Raises UserError before any work for a wrong name. With `ADLIB_MINUTES` set, training saves and leaves
-    after that many minutes and raises `adlib.training.Unfinished`; the same call goes on.
+    training, and before it "note: ..." per caution about the pictures. Raises UserError before any work for a wrong
+    name. With `ADLIB_MINUTES` set, training saves and leaves after that many minutes and raises
+    `adlib.training.Unfinished`; the same call goes on.
     """
     device, deadline = pick_device(device), time.monotonic() + 60 * minutes_allowed()
     alone = models.get(method)[0].alone

@@ -14,6 +14,7 @@ from safetensors.torch import save
 
 from adlib import data, evaluation, images, models
 from adlib.common.seeds import reproducible_cuda, seeded, stream
+from adlib.data.cautions import cautions
 from adlib.embeddings import Embeddings, embeddings, joined
 from adlib.metrics.names import BEST_EPOCH_METRICS, PIXEL_METRICS, best_epoch
 from adlib.models.base import Detector
@@ -88,14 +89,21 @@ def execute(
     """Carry out a plan, from the folder's checkpoint if there is one, and write the run's files there, run.json last.
 
     code: fingerprint of the code, for the record; deadline: `time.monotonic()` at which training saves and leaves;
-    report: told one line per stage. Raises UserError, and Unfinished at the deadline.
+    report: told one line per stage and, before them, "note: ..." per caution about the pictures. Raises UserError, and
+    Unfinished at the deadline.
     """
+    said = {c: cautions(t, plan.config.geometry) for c, t in zip(plan.categories, plan.tables, strict=True)}
+    for category, sentences in said.items():
+        for sentence in sentences:
+            report(f"note: {plan.dataset} ({category}): {sentence}")
     report(f"{plan}: preparing pictures and embeddings")
     work = prepare(plan, device)
     report(f"{plan}: training on {device}")
     trained = train(work, folder / "checkpoint.pt", deadline)
     report(f"{plan}: measuring")
     measured = measure(work, trained)
+    for category, facts in measured.per_category.items():
+        facts["warnings"] = said[category]
     write(work, trained, measured, code, folder)
     report(f"{plan}: finished in {sum(work.seconds.values()):.0f} s")
 

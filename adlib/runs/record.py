@@ -27,8 +27,8 @@ def record(
 ) -> dict:
     """The whole record as plain JSON values.
 
-    per_category: metrics, threshold, counts, facts, notes and provenance of each; seconds: of each stage; code: its
-    fingerprint; oracle_epoch: the best on the test set where it was looked at.
+    per_category: metrics, threshold, counts, facts, notes, provenance and warnings of each; seconds: of each stage;
+    code: its fingerprint; oracle_epoch: the best on the test set where it was looked at.
     """
     names = dict.fromkeys(name for one in per_category.values() for name in one["metrics"])
     bank = plan.texture_bank

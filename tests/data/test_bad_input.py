@@ -64,6 +64,22 @@ def test_a_broken_layout_is_named(kind, name, tmp_path, monkeypatch):
     assert isinstance(data.where(name), str)
 
 
+@pytest.mark.parametrize("place", ["normal/p.png", "划痕/p.png", "masks/p.png"])
+def test_a_pipe_among_own_pictures_is_named_and_not_waited_for(place, tmp_path, no_hang):
+    """As a normal picture, as a defect with a mask, as a mask; `verify` calls it a fault like others."""
+    root = made_layouts.make("folder", tmp_path)
+    pipe = root / OWN / place
+    pipe.parent.mkdir(exist_ok=True)
+    os.mkfifo(pipe)
+    for twin in (root / OWN / "划痕" / "p.png", root / OWN / "masks" / "p.png"):
+        if not twin.exists() and not place.startswith("normal"):
+            twin.parent.mkdir(exist_ok=True)
+            shutil.copy(next((root / OWN / "normal").glob("*.*")), twin)
+    with pytest.raises(UserError, match=r"p\.png is (no file|a pipe, a socket or a device)"):
+        load("folder", root)
+    assert any(line.startswith(f"{OWN}/{place}: ") for line in verify("folder", root, progress=False).lines())
+
+
 @each_layout
 def test_an_empty_category_is_named(name, tmp_path):
     root = made_layouts.make(name, tmp_path)

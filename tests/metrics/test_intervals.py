@@ -1,5 +1,7 @@
 """Intervals of metrics: golden replicates, agreement of fast and slow forms, coverage, pairing."""
 
+import warnings
+
 import numpy as np
 import pytest
 from metric_cases import simulated
@@ -163,7 +165,6 @@ def test_pixel_replicates_equal_exact_metrics_of_drawn_images():
             assert values[b] == pytest.approx(exact[name], abs=1e-12), name
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")  # a sample of the one image without pixels
 def test_pixel_replicates_draw_by_image_label():
     """A defect without a pixel on this grid still counts as anomalous: the draws pair with those of a finer grid."""
     labels = np.array([0, 0, 0, 1, 1, 1])
@@ -178,6 +179,18 @@ def test_pixel_replicates_draw_by_image_label():
     )
     with pytest.raises(UserError, match=r"labels must be \[6\]"):
         metrics.pixel_replicates(masks, maps, replicates=5, labels=labels[:3])
+
+
+def test_a_draw_without_an_anomalous_pixel_has_no_value_and_no_warning():
+    """Of two anomalous images one has no pixel on the grid; the draw of it alone is NaN, as no AUROC is defined."""
+    masks = np.zeros((4, 3, 3), bool)
+    masks[2, 1, 1] = True
+    maps = np.random.default_rng(0).random((4, 3, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draws = metrics.pixel_replicates(masks, maps, index=[[0, 1, 3, 3], [0, 1, 2, 3]], labels=[0, 0, 1, 1])
+    for name in ("pixel_auroc", "pixel_ap"):
+        assert np.isnan(draws[name]).tolist() == [True, False]
 
 
 def test_pixel_replicates_of_continuous_scores_are_close_to_exact_draws():

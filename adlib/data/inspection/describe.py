@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from adlib import data, images, metrics
 from adlib.common.errors import UserError
-from adlib.data import mixtures
+from adlib.data import cautions, mixtures
 from adlib.data.samples import some
 
 GROUPS = ("normal train", "normal test", "defective")
@@ -96,21 +96,15 @@ def _measured(path: str, mask: str | None, threshold: int) -> tuple:
     height, width = picture.shape[:2]
     with Image.open(path) as image:
         mode = image.mode
-    share = _share(mask, path, (height, width), threshold) if isinstance(mask, str) else (np.nan, np.nan)
+    share = _share(mask, path, threshold) if isinstance(mask, str) else (np.nan, np.nan)
     return mode, width, height, float(picture.mean()), *share
 
 
-def _share(mask: str, path: str, size: tuple[int, int], threshold: int) -> tuple[float, int]:
+def _share(mask: str, path: str, threshold: int) -> tuple[float, int]:
     """Share of the image and number of regions above the threshold."""
     from scipy import ndimage  # heavy: listing data sets does not wait for it
 
-    grey = np.asarray(Image.fromarray(images.decode(mask)).convert("L"))
-    if grey.shape != size:
-        raise UserError(
-            f"mask {mask} is {grey.shape[1]}x{grey.shape[0]} but its image {path} is {size[1]}x{size[0]}"
-            " (width x height); they must be equal"
-        )
-    anomalous = grey > threshold
+    anomalous = images.read_mask(mask, path, threshold)
     return float(anomalous.mean()), ndimage.label(anomalous, np.ones((3, 3)))[1]
 
 
@@ -244,7 +238,7 @@ def describe(dataset: str, categories: Iterable[str] | None = None, limit: int |
         total |= {"masks": count["masks"].sum(), "dataset": table.attrs["dataset"], "category": category}
         rows = [_described(row, measured) for row in [total, *count.to_dict("records")]]
         parts += rows
-        known = [table.attrs["provenance"], *table.attrs["notes"]]
+        known = [table.attrs["provenance"], *table.attrs["notes"], table.attrs["duplicates"], _assumed_shape(table)]
         notes += [f"{category}: {note}" for note in known if note]
     out = pd.DataFrame(parts)
     out["official"] = out.official.astype("Int64")
@@ -252,6 +246,13 @@ def describe(dataset: str, categories: Iterable[str] | None = None, limit: int |
         notes.append(f"measured: the first {limit} images of each part only; counts are of all")
     out.attrs["notes"] = notes
     return out
+
+
+def _assumed_shape(table: pd.DataFrame) -> str | None:
+    """What usual settings would do to the pictures."""
+    usual = cautions.ASSUMED
+    sentence = cautions.shape(table, usual)
+    return f"at image_size {usual.image_size}, resize_mode {usual.resize_mode}: {sentence}" if sentence else None
 
 
 def _described(row: dict, measured: pd.DataFrame) -> dict:
