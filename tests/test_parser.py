@@ -111,4 +111,4 @@ def test_export_needs_no_onnx(monkeypatch):
     monkeypatch.setattr(commands, "export", lambda args: taken.append(args.onnx) or 0)
     for argv in ("export x", "export x --onnx", "export x --onnx y"):
         assert main(argv.split()) == 0
-    assert taken == ["", "", "y"]
+    assert taken == [None, None, "y"]

@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 from adlib import data, evaluation, images, models
 from adlib.common.files import written_whole
+from adlib.common.memory import check_memory
 from adlib.common.seeds import reproducible_cuda, seeded, stream
 from adlib.embeddings import Embeddings, embeddings, joined
 from adlib.metrics.names import BEST_EPOCH_METRICS, PIXEL_METRICS, best_epoch
@@ -22,6 +23,10 @@ from adlib.models.base import Detector
 from adlib.runs.plan import Plan
 from adlib.runs.record import record
 from adlib.training import Training, learnt_state, load_learnt
+
+FLOAT = 4  # bytes
+PER_PICTURE = 3  # numbers kept for each of a batch: it itself, and at least two maps of its size
+PER_WEIGHT = 4  # of what learns: the weight, its gradient, two moments
 
 
 @dataclass
@@ -104,6 +109,7 @@ def execute(
 def prepare(plan: Plan, device: str) -> Work:
     """The untrained detector on its device, pictures, embeddings, masks. A bad mask is found before any training."""
     _set_up(plan, device)
+    _check_memory(plan, device)
     start = time.perf_counter()
     detector_class, _ = models.get(plan.method)
     with seeded(plan.seed, "init"):
@@ -116,6 +122,17 @@ def prepare(plan: Plan, device: str) -> Work:
         work.categories.append(_category_data(work, name, table, own, embedded))
     work.seconds |= {"decode": decoded - start, "embed": time.perf_counter() - decoded}
     return work
+
+
+def _check_memory(plan: Plan, device: str) -> None:
+    """UserError where not even the least of what the plan will hold at once is free: a batch, and what learns."""
+    config = plan.config
+    with seeded(plan.seed, "init"), torch.device("meta"):  # shapes without numbers
+        detector = models.get(plan.method)[0](config)
+    learnt = sum(p.numel() for p in detector.parameters() if p.requires_grad)
+    pictures = config.batch_size * 3 * config.image_size**2
+    needed = FLOAT * (PER_PICTURE * pictures + PER_WEIGHT * learnt)
+    check_memory(needed, f"{plan} with batch_size {config.batch_size} at image_size {config.image_size}", device)
 
 
 def place(detector: Detector, device: str) -> Detector:
