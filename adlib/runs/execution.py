@@ -25,7 +25,8 @@ from adlib.runs.record import record
 from adlib.training import Training, learnt_state, load_learnt
 
 FLOAT = 4  # bytes
-PER_PICTURE = 3  # numbers kept for each of a batch: it itself, and at least two maps of its size
+AT_ONCE = 16  # pictures that are embedded or scored together
+PER_PICTURE = 10  # times its own numbers: a first layer's 64 maps at half the side are five times as many, held twice
 PER_WEIGHT = 4  # of what learns: the weight, its gradient, two moments
 
 
@@ -130,7 +131,7 @@ def _check_memory(plan: Plan, device: str) -> None:
     with seeded(plan.seed, "init"), torch.device("meta"):  # shapes without numbers
         detector = models.get(plan.method)[0](config)
     learnt = sum(p.numel() for p in detector.parameters() if p.requires_grad)
-    pictures = config.batch_size * 3 * config.image_size**2
+    pictures = max(config.batch_size, AT_ONCE) * 3 * config.image_size**2
     needed = FLOAT * (PER_PICTURE * pictures + PER_WEIGHT * learnt)
     check_memory(needed, f"{plan} with batch_size {config.batch_size} at image_size {config.image_size}", device)
 
