@@ -44,7 +44,7 @@ def options(text: object) -> tuple[object, dict[str, str | int]]:
                 f"option {shown(one)} of data set {shown(text)} is no name=value; valid is mtd?split=seeded"
             )
         if key in chosen:
-            raise UserError(f"option {shown(key)} of data set {shown(text)} comes twice; name it once")
+            raise UserError(f"option {key} of data set {shown(text)} comes twice; name it once")
         number = re.fullmatch(r"[0-9]{1,9}", value)
         if key == "split_seed" and not number:
             raise UserError(
