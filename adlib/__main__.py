@@ -14,6 +14,7 @@ from adlib.commands import FORMATS
 from adlib.common import paths
 from adlib.common.errors import UserError, nearest, unknown
 from adlib.common.files import UNWRITABLE
+from adlib.common.paths import check_place
 
 DEVICES = "auto, cpu, cuda, cuda:0, ...; default auto: a GPU where there is one"
 RUN_HELP = "train what is missing of a method on a data set and print the table"
@@ -42,46 +43,47 @@ def _batch_commands(actions) -> None:
         "batch", help="run a batch file: all its runs, then its notebooks; resumes what was interrupted"
     )
     p.set_defaults(call=commands.batch)
-    p.add_argument("file", help="e.g. batch/quick.yml")
-    p.add_argument("--cores", type=int, help="default: all")
-    p.add_argument("--profile", default="local", help="local, slurm, kubernetes or a folder; default local")
+    p.add_argument("file", type=check_place, help="e.g. batch/quick.yml")
+    p.add_argument("--cores", type=options.Whole(1, 4096), help="default: all")
+    p.add_argument(
+        "--profile", type=check_place, default="local", help="local, slurm, kubernetes or a folder; default local"
+    )
     p.add_argument("--dry-run", action="store_true", help="check everything and list what would run")
     p.add_argument("extra", nargs="*", default=[], help="after --: options for the engine")
 
     p = actions.add_parser("evidence", help="copy finished runs, tables, notebooks to results/reference; fill README")
     p.set_defaults(call=commands.evidence)
-    p.add_argument("file", nargs="?", help="batch file; default: batch/reference.yml")
+    p.add_argument("file", nargs="?", type=check_place, help="batch file; default: batch/reference.yml")
 
 
 def _result_commands(actions) -> None:
     p = actions.add_parser("list", help="finished runs below a folder: numbers, stale or not")
     p.set_defaults(call=commands.list_runs)
-    p.add_argument("runs", nargs="?", help="default: the results folder")
+    p.add_argument("runs", nargs="?", type=check_place, help="default: the results folder")
     p.add_argument("--format", choices=FORMATS, default="text", help="text also names the folders")
 
     p = actions.add_parser("check", help="a verdict per published cell; exit status 1 where one is not reproduced")
     p.set_defaults(call=commands.check)
-    p.add_argument("runs", help="folder with run folders, e.g. results/runs")
+    p.add_argument("runs", type=check_place, help="folder with run folders, e.g. results/runs")
     p.add_argument("--paper", required=True, help="e.g. simplenet; a wrong one is answered by the valid ones")
     p.add_argument("--format", choices=FORMATS, default="text", help="default text")
     p.add_argument("--allow-incomparable", action="store_true", help="status 0 even where nothing was comparable")
 
     p = actions.add_parser("predict", help="score pictures with a finished run: heat maps, overlays, one CSV")
     p.set_defaults(call=commands.predict)
-    p.add_argument("run", help="run folder, or a folder with one run below it")
-    p.add_argument("pictures", help="a picture or a folder")
-    p.add_argument("--out", required=True, help="folder for the results")
+    p.add_argument("run", type=check_place, help="run folder, or a folder with one run below it")
+    p.add_argument("pictures", type=check_place, help="a picture or a folder")
+    p.add_argument("--out", type=check_place, required=True, help="folder for the results")
     p.add_argument("--device", default="auto", help=DEVICES)
     p.add_argument("--category", help="for a run that covers several")
 
     p = actions.add_parser("export", help="write a run's network for other software, checked against its own scores")
     p.set_defaults(call=commands.export)
-    p.add_argument("run", help="run folder, or a folder with one run below it")
+    p.add_argument("run", type=check_place, help="run folder, or a folder with one run below it")
     p.add_argument(
         "--onnx",
         nargs="?",
-        const="",
-        default="",
+        type=check_place,
         metavar="FILE",
         help="the format, the only one so far; FILE: default named after the run, in this folder",
     )
@@ -93,12 +95,12 @@ def _data_actions(actions) -> None:
     p = actions.add_parser("verify", help="compare with the official data; one line per fault, exit status 1 with any")
     p.add_argument("name", metavar="NAME", help="a data set, or dtd")
     p.add_argument("--category", nargs="+", help="default: all that are there")
-    p.add_argument("--root", help="the data set's folder; default: $ADLIB_DATA/NAME")
+    p.add_argument("--root", type=check_place, help="the data set's folder; default: $ADLIB_DATA/NAME")
 
     p = actions.add_parser("download", help="fetch an official data set, or say how; goes on where it was stopped")
     p.add_argument("name", metavar="NAME", help="mvtec_ad, btad, mtd, dagm or dtd")
     p.add_argument("--accept-licence", action="store_true", help="you have read the licence that is printed without it")
-    p.add_argument("--root", help="the data set's folder; default: $ADLIB_DATA/NAME")
+    p.add_argument("--root", type=check_place, help="the data set's folder; default: $ADLIB_DATA/NAME")
 
     p = actions.add_parser("describe", help="counts, sizes, defect sizes and brightness; what mean grey alone detects")
     p.add_argument("name", metavar="NAME", help="a data set or a mixture")
@@ -162,6 +164,7 @@ def _dashed(argument: str) -> str:
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
+    options.check_words(argv)
     if argv[:1] == ["run"]:
         return _run_arguments(argv[1:])
     args, surplus = _parser().parse_known_args(argv)

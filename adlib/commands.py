@@ -13,7 +13,8 @@ from pathlib import Path
 
 from adlib import models, options
 from adlib.common import paths
-from adlib.common.errors import UserError, check_names
+from adlib.common.errors import UserError, check_names, shown
+from adlib.common.files import regular_text
 
 # copies of those in adlib.reports.printing, which imports pandas: --help and `methods` do not wait for it
 FORMATS = ("text", "md", "csv", "json")
@@ -80,10 +81,10 @@ def _say_beside(sentences: list[str]) -> None:
 def _json_object(text: str) -> dict:
     try:
         config = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also an integer of thousands of digits, thousands of brackets
         raise UserError(f"--config is no JSON ({error}); write e.g. '{{\"epochs\": 20}}'") from error
     if not isinstance(config, dict):
-        raise UserError(f"--config is {text}; it must be a JSON object, e.g. '{{\"epochs\": 20}}'")
+        raise UserError(f"--config is {shown(config)}; it must be a JSON object, e.g. '{{\"epochs\": 20}}'")
     return config
 
 
@@ -108,10 +109,7 @@ def methods(args: argparse.Namespace) -> int:
 def batch(args: argparse.Namespace) -> int:
     """Run a batch file."""
     _need_project("batch", "notebooks/, Snakefile and profiles/")
-    try:  # before torch, which the engine imports
-        Path(args.file).open().close()
-    except OSError as error:
-        raise UserError(f"batch file {args.file} cannot be read ({error.strerror}); see batch/quick.yml") from error
+    regular_text(Path(args.file), "batch file")  # before torch, which the engine imports
     from adlib import batch as engine
 
     return engine.main(args.file, cores=args.cores, profile=args.profile, dry_run=args.dry_run, extra=args.extra)

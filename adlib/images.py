@@ -7,6 +7,7 @@ Protocol: common.md section 2. EXIF rotation is not applied, as in the loaders o
 import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from adlib.common import definitions
 from adlib.common.errors import UserError, check_names
 from adlib.common.files import written_whole
 from adlib.common.hashes import content_hashes
+from adlib.common.memory import check_disk, check_memory
 from adlib.common.paths import cache_root
 from adlib.common.pictures import LARGEST, opened, size_of
 
@@ -154,6 +156,7 @@ def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") 
         full = read_mask(table["mask"].iloc[i], table.path.iloc[i], threshold)
         return _on_grid(full, geometry, rule) if full.any() else None
 
+    check_memory(len(table) * geometry.image_size**2, f"masks of {len(table)} images at side {geometry.image_size}")
     result = np.zeros((len(table), geometry.image_size, geometry.image_size), dtype=bool)
     info = {"regions_lost": 0, "no_mask": [], "emptied": []}
     rows = [i for i, label in enumerate(table.label) if label]
@@ -250,6 +253,7 @@ def _contents(table: pd.DataFrame) -> list[str]:
 
 def _store(path: Path, files: pd.Series, geometry: Geometry) -> None:
     shape = (len(files), 3, geometry.image_size, geometry.image_size)
+    check_disk(math.prod(shape), path.parent, f"the image cache {path}")
     pictures = decoded(list(files), geometry)
     try:
         with written_whole(path) as scratch, scratch.open("wb") as file:

@@ -14,9 +14,37 @@ import typing
 from collections.abc import Iterable
 from itertools import takewhile
 
-from adlib.common.errors import UserError, check_names, unknown
+from adlib.common.errors import UserError, check_names, shown, unknown
+from adlib.common.paths import ODD, check_place
 
 PREFIX = "config."  # of the names in argparse's namespace, so that no field meets an argument of the command
+LONGEST_WORD = 100_000  # characters
+
+
+class Whole:
+    """An argument's type: an integer from `low` to `high`."""
+
+    def __init__(self, low: int, high: int):
+        self.low, self.high = low, high
+
+    def __call__(self, text: str) -> int:
+        if not self.low <= int(text) <= self.high:
+            raise ValueError(text)
+        return int(text)
+
+    def __str__(self) -> str:
+        return f"an integer from {self.low} to {self.high}"
+
+
+def check_words(words: Iterable[str]) -> None:
+    """Raises UserError for a word of the command line that can mean nothing: too long, or no text."""
+    for word in words:
+        if len(word) > LONGEST_WORD:
+            raise UserError(
+                f"the command line holds {shown(word)}; valid: words of at most {LONGEST_WORD:,} characters"
+            )
+        if ODD.search(word.replace("\n", "").replace("\t", "")):
+            raise UserError(f"the command line holds {shown(word)}, which is no text: a control character, or no UTF-8")
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,7 +107,7 @@ class Parser(argparse.ArgumentParser):
             return super()._get_value(action, text)
         except argparse.ArgumentError:
             name = (action.option_strings or [action.dest])[0]
-            raise UserError(f"{name} is {text!r}; it must be {_word(action.type)}") from None
+            raise UserError(f"{name} is {shown(text)}; it must be {_word(action.type)}") from None
 
 
 def is_option(word: str) -> bool:
@@ -146,7 +174,7 @@ class Once(argparse.Action):
         former = getattr(namespace, self.dest, values)
         if former != values:
             raise UserError(
-                f"{option_string} is given twice, as {_shown(former)} and as {_shown(values)}; give it once"
+                f"{option_string} is given twice, as {_joined(former)} and as {_joined(values)}; give it once"
             )
         setattr(namespace, self.dest, values)
 
@@ -167,7 +195,9 @@ def combined(options: dict, config: dict) -> dict:
         one = options[name]
         other = tuple(config[name]) if isinstance(config[name], list) else config[name]
         if one != other:
-            raise UserError(f"--{name.replace('_', '-')} is {one!r}, but --config has {other!r}; give one of them")
+            raise UserError(
+                f"--{name.replace('_', '-')} is {shown(one)}, but --config has {shown(other)}; give one of them"
+            )
     return config | options
 
 
@@ -193,7 +223,7 @@ def _value(name: str, text: str | list[str], hint):
         except (ValueError, KeyError):
             continue
     valid = " or ".join(_word(kind) for kind in _kinds(hint))
-    raise UserError(f"--{name.replace('_', '-')} is {_shown(text)!r}; it must be {valid}")
+    raise UserError(f"--{name.replace('_', '-')} is {shown(_joined(text))}; it must be {valid}")
 
 
 def _boolean(text: str) -> bool:
@@ -208,10 +238,14 @@ def _word(kind) -> str:
         return f"several values, each {_word(typing.get_args(kind)[0])}"
     if isinstance(kind, types.UnionType):
         return " or ".join(_word(k) for k in _kinds(kind))
+    if isinstance(kind, Whole):
+        return str(kind)
+    if kind is check_place:
+        return "the name of a file or folder"
     return {bool: "true or false", int: "an integer", float: "a number", str: "a text"}.get(kind, "none")
 
 
-def _shown(text: str | list[str]) -> str:
+def _joined(text: str | list[str]) -> str:
     return text if isinstance(text, str) else " ".join(text)
 
 

@@ -1,7 +1,9 @@
 """Frozen networks by name and layer: what is built, what a fingerprint knows, where weights come from."""
 
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -175,6 +177,30 @@ def test_offline_asks_no_hub(monkeypatch):
     monkeypatch.delenv("ADLIB_WEIGHTS", raising=False)
     with pytest.raises(UserError, match=r"weights of backbone 'wide_resnet50_2\.tv_in1k' are neither in ADLIB_WEIGHTS"):
         Features("wide_resnet50_2.tv_in1k", (2, 3))
+
+
+@pytest.mark.parametrize("name", ["resnet18.tv_in1k", "hf-hub:timm/resnet18.tv_in1k"])
+def test_a_hub_that_never_answers_is_given_up_soon_and_without_its_client_s_words(name, tmp_path, monkeypatch, capfd):
+    """A socket that takes connections and says nothing: the hub's own client tries for minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.delenv("ADLIB_OFFLINE")
+        monkeypatch.delenv("ADLIB_WEIGHTS", raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        start = time.monotonic()
+        with pytest.raises(UserError) as error:
+            Features(name, (2, 3))
+    assert time.monotonic() - start < 5
+    assert name in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["../*", "**", "a\0b", "/etc/passwd"])
+def test_a_backbone_s_name_is_no_pattern_of_files(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("ADLIB_WEIGHTS", str(tmp_path))
+    with pytest.raises(UserError, match="cannot be built by timm"):
+        Features(name, (2, 3))
 
 
 def test_planning_a_thousand_settings_reads_the_weights_once(monkeypatch):

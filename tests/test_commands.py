@@ -93,7 +93,9 @@ def test_every_setting_of_every_method_is_an_option_with_help_range_and_default(
         assert word not in shown
     assert "avx512_bf16" in shown
     assert "integers from 0, one run each; default 0" in shown
-    assert "pixels per side of the evaluation grid; none: image_size; at least 8; default none" in shown
+    assert (
+        "pixels per side of the evaluation grid; none: image_size; at least 8 and at most 4096; default none" in shown
+    )
 
 
 def test_help_takes_the_comment_beside_a_field_the_one_above_it_or_the_metadata():
@@ -104,7 +106,9 @@ def test_help_takes_the_comment_beside_a_field_the_one_above_it_or_the_metadata(
     assert "--rate NUMBER share, 10 % of all; default 0.5" in shown
     assert "--told TOLD" not in shown
     assert "from the metadata; default 1" in shown
-    assert "passes over the normal training images; 0: no training; at least 0; default 100" in shown  # inherited
+    assert (
+        "passes over the normal training images; 0: no training; at least 0 and at most 100000; default 100" in shown
+    )  # inherited
 
 
 def test_options_are_values_of_the_fields_types():
@@ -166,7 +170,7 @@ def test_run_takes_settings_as_options_and_says_a_line_per_stage_where_nobody_wa
     [
         (("--epochs", "-1"), "'epochs' is -1"),
         (("--loss", "l2"), "'loss' is 'l2'"),
-        (("--margin", "inf"), "infinite"),
+        (("--margin", "inf"), "'margin' is inf; it must be at least 0.0 and at most 1000.0"),
         (("--seeds", "-1"), "seeds [-1] must be"),
         (("--seeds", "0", "0"), "twice"),
         (("--device", "tpu"), "unknown device 'tpu'"),

@@ -190,6 +190,28 @@ def test_a_place_that_takes_no_folder(data, capsys, monkeypatch):
     assert "ADLIB_RESULTS" in text
 
 
+@pytest.mark.parametrize("name", ["DATA", "RESULTS", "CACHE"])
+def test_a_root_that_is_nobody_s_home(data, capsys, monkeypatch, name):
+    monkeypatch.setenv(f"ADLIB_{name}", "~nobody-at-all")
+    assert f"ADLIB_{name} is '~nobody-at-all'" in refused(capsys, *train())
+
+
+def test_more_memory_than_there_is_is_refused_before_a_picture_is_opened(data, capsys):
+    """4096 pictures of side 4096 in a batch: 8 TB at the least."""
+    config = SMALL.replace('"image_size": 64', '"image_size": 4096')[:-1] + ', "batch_size": 4096}'
+    text = refused(capsys, "run", "simplenet", "folder", "stripes", "--config", config)
+    assert "with batch_size 4096 at image_size 4096 needs" in text
+
+
+def test_a_category_does_not_lead_out_of_its_data_set(data, capsys, monkeypatch):
+    """Where normal/ lies in the data set's own folder, the one category may be called anything; not a path."""
+    monkeypatch.setenv("ADLIB_DATA", str(data.parent.parent / "own"))
+    shutil.copytree(data, data.parent.parent / "own" / "folder")
+    for name in ("..", "/etc", "a/b"):
+        text = refused(capsys, "run", "simplenet", "folder", name, "--config", SMALL)
+        assert f"category '{name}' of folder is no name" in text
+
+
 def test_help_does_not_wait_for_torch():
     """The command line answers --help without importing torch."""
     code = (

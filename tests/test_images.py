@@ -280,7 +280,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_file_behind(tmp_path):
 
 def test_a_cache_that_cannot_be_made_is_one_sentence(tmp_path, monkeypatch):
     table = table_of(tmp_path, [noise(9, 9)], fingerprint="f")
-    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "0.png"))
+    (tmp_path / "cache" / "images").parent.mkdir(exist_ok=True)
+    (tmp_path / "cache" / "images").write_text("")
+    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError, match=r"cannot write the image cache .*set ADLIB_CACHE"):
         images.cached(table, Geometry(8))
 

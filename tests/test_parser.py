@@ -1,5 +1,6 @@
 """How a command line is read: names wherever they stand, one sentence for what is wrong, and that before torch."""
 
+import os
 import typing
 
 import pytest
@@ -28,6 +29,13 @@ from adlib.__main__ import FLAGS, main
         ("list --format mdd", "unknown format 'mdd'; did you mean 'md'? valid: text, md, csv, json"),
         ("list a b c", "list has no use for b and c; see `adlib list --help`"),
         ("batch x --cores many", "--cores is 'many'; it must be an integer"),
+        ("batch x --cores 0", "--cores is '0'; it must be an integer from 1 to 4096"),
+        ("batch x --cores 1000000000", "--cores is '1000000000'; it must be"),
+        ("predict x y --out=", "--out is ''; it must be the name of a file or folder"),
+        (f"list {'x' * 300}", "runs is 'xxx"),
+        (f"run simplenet textures --epochs {'9' * 5000}", "--epochs is '999"),
+        (f"run simplenet textures --config {'[' * 60_000}", "--config is no JSON"),
+        (f"run simplenet mtd?split_seed={'9' * 5000}", "split_seed '999"),
         ("batch x --dry-run=3", "--dry-run takes no value; "),
         ("run simplenet textures --seeds", "--seeds needs at least one value; "),
         ("run simplenet textures --seeds x", "--seeds is 'x'; it must be an integer"),
@@ -40,6 +48,29 @@ def test_a_command_line_that_cannot_be_read_is_one_sentence(argv, sentence, caps
     assert out == ""
     assert err.startswith(f"adlib: {sentence}")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["predict", "x", "", "--out", "y"], ["predict", "", "x", "--out", "y"], ["predict", "x", "y", "--out", ""],
+     ["batch", ""], ["check", "", "--paper", "simplenet"], ["list", ""], ["export", "x", "--onnx", ""],
+     ["data", "verify", "mtd", "--root", ""], ["list", "a\nb"]],
+)  # fmt: skip
+def test_an_empty_path_is_no_working_directory(argv, capsys):
+    assert main(argv) == 2
+    assert "it must be the name of a file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["a\0b", "\udcff", "x" * 200_000])
+def test_a_word_that_is_no_text_is_refused(word, capsys):
+    assert main(["list", word]) == 2
+    assert capsys.readouterr().err.startswith("adlib: the command line holds ")
+
+
+def test_a_batch_file_that_is_a_pipe_is_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["batch", str(tmp_path / "pipe")]) == 2
+    assert "is no regular file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -111,4 +142,4 @@ def test_export_needs_no_onnx(monkeypatch):
     monkeypatch.setattr(commands, "export", lambda args: taken.append(args.onnx) or 0)
     for argv in ("export x", "export x --onnx", "export x --onnx y"):
         assert main(argv.split()) == 0
-    assert taken == ["", "", "y"]
+    assert taken == [None, None, "y"]

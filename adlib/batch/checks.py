@@ -8,6 +8,7 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import operator
 import os
 import re
@@ -21,11 +22,13 @@ from adlib import data, models
 from adlib.batch import gpus
 from adlib.batch.item import RESOURCES
 from adlib.common import environment
-from adlib.common.errors import UserError, check_names, unknown
+from adlib.common.errors import UserError, check_names, shown, unknown
 from adlib.common.paths import PROJECT
 from adlib.models.config import Config
 
 SHOWN = 10  # sentences on one entry; a grid of thousands may have as many
+MOST_RUNS = 10_000  # of one file: a minute of planning
+MOST_RESOURCES = {"threads": 1024, "gpu": 1, "mem_mb": 100_000_000, "runtime": 525_600}  # runtime: minutes of a year
 Types = dict[str, tuple[tuple[type, ...], str]]
 
 WORK: Types = {  # key: (types that YAML may give, what to write)
@@ -86,15 +89,32 @@ def sound(entry: dict, types: Types, faults: Faults) -> dict:
         if key in entry and type(entry[key]) in kinds:  # YAML's true is no integer
             kept[key] = entry[key]
         elif key in entry:
-            faults.note(f"{key} is {entry[key]!r}, but must be {example}")
+            faults.note(f"{key} is {shown(entry[key])}, but must be {example}")
     return kept
 
 
-def check_seeds(seeds: list | int) -> None:
-    """Raises UserError for what is no seed, or a list without any."""
-    numbers = seeds if isinstance(seeds, list) else [seeds]
-    if not numbers or not all(type(seed) is int and seed >= 0 for seed in numbers):
-        raise UserError(f"seeds {seeds!r} must be {WORK['seeds'][1]}")
+def check_count(path: str | Path, entries: list[dict]) -> None:
+    """Raises UserError where a file asks for more than MOST_RUNS runs and reports. Only lengths are multiplied."""
+    total = 0
+    for number, entry in enumerate(entries, 1):
+        count = math.prod(map(len, _crossed(entry)))
+        total += count
+        if count > MOST_RUNS:
+            raise UserError(
+                f"{path}, entry {number}: it asks for {count:,} runs; valid: at most {MOST_RUNS:,} in a file"
+            )
+    if total > MOST_RUNS:
+        raise UserError(f"{path} asks for {total:,} runs and reports; valid: at most {MOST_RUNS:,} in a file")
+
+
+def _crossed(entry: dict) -> Iterator[list]:
+    """What an entry multiplies: the lists of its grid, its seeds, its categories. What is no list counts once."""
+    grid = entry.get("grid")
+    lists = [*(grid.values() if isinstance(grid, dict) else ()), entry.get("seeds"), entry.get("categories")]
+    yield from (one for one in lists if isinstance(one, list) and one)
+    if not entry.get("categories"):
+        with contextlib.suppress(UserError):  # an unknown data set is named later
+            yield data.categories(entry.get("dataset")) or [None]
 
 
 def check_device(device: str, local: bool) -> None:
@@ -110,10 +130,12 @@ def resources(entry: dict, gpu: int, faults: Faults) -> dict:
     for name, value in given.items():
         with faults.noted():
             check_names("resource", [name], RESOURCES)
-            if type(value) is not int or value < (0 if name == "gpu" else 1):
-                raise UserError(f"resource {name} is {value!r}, but must be a whole number (runtime: minutes)")
-            if name == "gpu" and value > 1:
-                raise UserError(f"resource gpu is {value}, but a run uses one GPU; valid: 0 or 1")
+            low, high = (0 if name == "gpu" else 1), MOST_RESOURCES[name]
+            if type(value) is not int:
+                raise UserError(f"resource {name} is {shown(value)}, but must be a whole number (runtime: minutes)")
+            if not low <= value <= high:
+                reason = ", but a run uses one GPU; valid: 0 or 1" if name == "gpu" else f"; valid: {low} to {high}"
+                raise UserError(f"resource {name} is {shown(value)}{reason}")
     return RESOURCES | {"gpu": gpu} | given
 
 
@@ -131,7 +153,9 @@ def categories(entry: dict, load: Callable[..., pd.DataFrame], faults: Faults) -
     for category in wanted:
         try:
             if not isinstance(category, str | NoneType):
-                raise UserError(f"category {category!r} is no text; valid: {', '.join(known) or 'names of folders'}")
+                raise UserError(
+                    f"category {shown(category)} is no text; valid: {', '.join(known) or 'names of folders'}"
+                )
             load(entry["dataset"], category)
             usable.append(category)
         except UserError as error:
@@ -149,7 +173,7 @@ def grid(entry: dict, faults: Faults) -> list[dict]:
         if isinstance(values, list) and values:
             steps.append([value if isinstance(value, dict) else {name: value} for value in values])
         else:
-            faults.note(f"grid field {name!r} is {values!r}, but must be a list of the values to cross")
+            faults.note(f"grid field {shown(name)} is {shown(values)}, but must be a list of the values to cross")
     base = entry.get("config") or {}
     return [functools.reduce(operator.or_, changes, base) for changes in itertools.product(*steps)]
 
@@ -202,7 +226,7 @@ def check_parameters(path: Path, parameters: dict, faults: Faults) -> None:
             json.dumps(parameters, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"parameters {parameters!r} must be numbers, texts, lists and mappings ({error})"
+                f"parameters {shown(parameters)} must be numbers, texts, lists and mappings ({error})"
             ) from error
 
 

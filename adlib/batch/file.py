@@ -7,17 +7,18 @@ report item is a paper's notebook over finished runs. What can be wrong with an 
 import contextlib
 import functools
 import hashlib
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from adlib import data, models, runs
-from adlib.batch import checks, gpus
+from adlib.batch import checks, gpus, reading
 from adlib.batch.checks import Faults
 from adlib.batch.item import Item, check_name, shortened
-from adlib.common.errors import UserError, check_names
+from adlib.common.environment import check_seeds
+from adlib.common.errors import UserError, check_names, shown
 from adlib.common.paths import PROJECT
 from adlib.data.mixtures import slug
 from adlib.models.config import Config
@@ -34,7 +35,8 @@ def expand(path: str | Path, download: bool = True, local: bool = False) -> tupl
     Raises UserError with one line for each entry at fault, with its number: an unknown key, method, data set, category,
     config field, device or notebook parameter, a wrong value, missing data, weights or notebooks, a bad or double name.
     """
-    entries = _read(Path(path))
+    entries = reading.entries(Path(path))
+    checks.check_count(path, entries)
     load = functools.cache(data.load)
     items: dict[str, Item] = {}
     wrong = []
@@ -51,23 +53,13 @@ def expand(path: str | Path, download: bool = True, local: bool = False) -> tupl
     return work, [item for item in items.values() if not item.runs]
 
 
-def _read(path: Path) -> list[dict]:
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"batch file {path} cannot be read ({error.strerror}); see batch/quick.yml") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"batch file {path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f"batch file {path} must be a list of entries with `method` or `notebook`; see batch/quick.yml")
-    return entries
-
-
 def _add(items: dict[str, Item], item: Item) -> None:
-    """The same runs twice in a file are one item; a report's name belongs to one item."""
-    first = items.setdefault(item.name, item)
+    """The same runs twice in a file are one item; a report's name belongs to one item, whatever its case, because some
+    disks know no case.
+    """
+    first = items.setdefault(unicodedata.normalize("NFC", item.name).casefold(), item)
     if first != item and not (first.runs and item.runs):
-        raise UserError(f"two items are called {item.name!r}; give this one another `name`")
+        raise UserError(f"two items are called {first.name!r} and {item.name!r}; give this one another `name`")
 
 
 def _items(entry: dict, beside: Path, load: Load, local: bool) -> Iterator[Item]:
@@ -89,7 +81,7 @@ def _work_items(entry: dict, load: Load, local: bool) -> Iterator[Item]:
         checks.check_device(device, local)
     for key in ("seeds_per_item", "categories_per_item"):
         if entry.get(key, 1) not in (1, "all"):
-            faults.note(f"{key} is {entry[key]!r}, but must be 1 or all")
+            faults.note(f"{key} is {shown(entry[key])}, but must be 1 or all")
     # a device with a number is the user's own choice, which reserving another one would spoil
     resources = checks.resources(entry, int(device in ("auto", "cuda") and bool(gpus.visible())), faults)
     planned = _plans(entry, load, faults)
@@ -103,8 +95,7 @@ def _plans(entry: dict, load: Load, faults: Faults) -> list[tuple[dict, list[run
     """For each combination of the grid the config as written and its runs; what is missing or wrong is noted."""
     seeds, changes, categories = [0], checks.grid(entry, faults), []
     with faults.noted():
-        checks.check_seeds(entry.get("seeds", [0]))
-        seeds = entry.get("seeds", [0])
+        seeds = check_seeds(entry.get("seeds", [0]))
     if "dataset" in entry:
         categories = checks.categories(entry, load, faults)
     with faults.noted():

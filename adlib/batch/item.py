@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adlib.common import paths
-from adlib.common.errors import UserError
+from adlib.common.errors import UserError, shown
 from adlib.common.files import written_whole
 from adlib.runs import proof
 
@@ -117,12 +117,12 @@ def check_name(name: str) -> None:
     """
     if not re.fullmatch(r"[\w+][\w.+-]*", name):
         raise UserError(
-            f"name {name!r} is no file name that works everywhere; "
+            f"name {shown(name)} is no file name that works everywhere; "
             "valid: letters, digits and . _ + - without a leading dash or dot"
         )
     if len(name.encode()) > LONGEST_NAME:
-        raise UserError(f"name {name!r} has {len(name.encode())} bytes; valid: at most {LONGEST_NAME}")
-    if name.endswith(".plan"):
+        raise UserError(f"name {shown(name)} has {len(name.encode())} bytes; valid: at most {LONGEST_NAME}")
+    if name.lower().endswith(".plan"):
         raise UserError(f"name {name!r} ends as the batch's own plan files do; valid: any other ending than .plan")
 
 

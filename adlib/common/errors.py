@@ -11,6 +11,15 @@ class UserError(ValueError):
     status: int = 2  # the exit status of the command line
 
 
+def shown(value: object, most: int = 120) -> str:
+    """The value as it is written in code, for a sentence; of a long one the beginning and its length."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python writes no integer of more than 4,300 digits
+        return "a number or list too large to be shown"
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
 def plain(name: object) -> str:
     """ "Class1", "class_1" -> "class1": the name in lower case without blanks, underscores and hyphens."""
     return re.sub(r"[\s_-]", "", str(name)).lower()
@@ -28,7 +37,7 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> UserError:
     valid = [str(v) for v in valid]
     near = nearest(name, valid)
     hint = f"did you mean {near!r}? " if near else ""
-    return UserError(f"unknown {kind} {name!r}; {hint}valid: {', '.join(valid) or 'none'}")
+    return UserError(f"unknown {kind} {shown(name)}; {hint}valid: {', '.join(valid) or 'none'}")
 
 
 def check_names(kind: str, names: Iterable[object], valid: Iterable[str]) -> None:

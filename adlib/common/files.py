@@ -1,15 +1,38 @@
-"""One lock, one way to write a file whole, and which errors of the disk a user can mend."""
+"""One lock, one way to write a file whole and to read a text, and which errors of the disk a user can mend."""
 
 import contextlib
 import errno
 import fcntl
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from adlib.common.errors import UserError
+
 # errno of what a user can mend: full disk, quota, read-only, no permission, a file where a folder should be
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+
+LARGEST_TEXT = 1_000_000  # bytes of a file that a person writes
+
+
+def regular_text(path: Path, kind: str) -> str:
+    """What a text file holds. Raises UserError where it is missing, larger than a megabyte, not UTF-8, or no file: a
+    pipe would be waited for, and a device may never end. kind: what it is, for the sentence.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UserError(f"{kind} {path} is no regular file")
+            content = file.read(LARGEST_TEXT + 1)
+        if len(content) > LARGEST_TEXT:
+            raise UserError(f"{kind} {path} has more than {LARGEST_TEXT:,} bytes; split it")
+        return content.decode("utf-8")
+    except OSError as error:
+        raise UserError(f"{kind} {path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{kind} {path} is no text in UTF-8: {error}") from error
 
 
 def _make_folder(folder: Path) -> None:

@@ -219,4 +219,4 @@ def _category(dataset: str, valid: list[str], category: str | None) -> str | Non
 
 
 def _spelled(dataset: str, valid: list[str], category: str | None) -> str | None:
-    return names.spelled(f"{dataset} category", category, valid) if valid else category
+    return names.spelled(f"{dataset} category", category, valid) if valid else names.single(dataset, category)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from adlib.common.errors import UserError
+from adlib.common.errors import UserError, shown
 from adlib.data.names import spelled
 
 EXAMPLE = '"mvtec_ad:screw,bottle + mtd"'
@@ -40,12 +40,18 @@ def options(text: object) -> tuple[object, dict[str, str | int]]:
     for one in written.split("&"):
         key, equals, value = (piece.strip() for piece in one.partition("="))
         if not key or not equals or not value:
-            raise UserError(f"option {one!r} of data set {text!r} is no name=value; valid is mtd?split=seeded")
+            raise UserError(
+                f"option {shown(one)} of data set {shown(text)} is no name=value; valid is mtd?split=seeded"
+            )
         if key in chosen:
-            raise UserError(f"option {key} of data set {text!r} comes twice; name it once")
-        if key == "split_seed" and not value.isdecimal():
-            raise UserError(f"split_seed {value!r} of data set {text!r} is no whole number from 0; 0 is usual")
-        chosen[key] = int(value) if value.isdecimal() else value
+            raise UserError(f"option {key} of data set {shown(text)} comes twice; name it once")
+        number = re.fullmatch(r"[0-9]{1,9}", value)
+        if key == "split_seed" and not number:
+            raise UserError(
+                f"split_seed {shown(value)} of data set {shown(text)} is no whole number from 0, of at most 9 digits; "
+                "0 is usual"
+            )
+        chosen[key] = int(value) if number else value
     return name.strip(), chosen
 
 
@@ -61,13 +67,15 @@ def parse(text: str, known: Callable[[str], list[str]]) -> Mixture:
         dataset, colon, chosen = (piece.strip() for piece in part.partition(":"))
         listed = [name.strip() for name in chosen.split(",")] if colon else None
         if not dataset or (listed is not None and not all(listed)):
-            raise UserError(f"part {part.strip()!r} of mixture {text!r} names nothing; a valid mixture is {EXAMPLE}")
+            raise UserError(
+                f"part {shown(part.strip())} of mixture {shown(text)} names nothing; a valid mixture is {EXAMPLE}"
+            )
         first = written.setdefault(options(dataset)[0], dataset)
         if first != dataset:
-            raise UserError(f"mixture {text!r} names {first} and {dataset}; a data set has one split in a mixture")
+            raise UserError(f"mixture {shown(text)} names {first} and {dataset}; a data set has one split in a mixture")
         for category in _checked(dataset, listed, known(dataset)):
             if category in taken.setdefault(dataset, []):
-                raise UserError(f"mixture {text!r} names {dataset}:{category} twice; a category counts once")
+                raise UserError(f"mixture {shown(text)} names {dataset}:{category} twice; a category counts once")
             taken[dataset].append(category)
     parts = {f"{dataset}:{c}": (dataset, c) for dataset, names in taken.items() for c in names}
     return Mixture(" + ".join(f"{dataset}:{','.join(names)}" for dataset, names in taken.items()), parts)

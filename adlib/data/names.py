@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from adlib.common.errors import plain, unknown
+from adlib.common.errors import UserError, plain, shown, unknown
+from adlib.common.paths import check_place
 
 
 def spelled(kind: str, name: object, valid: Iterable[str]) -> str:
@@ -17,3 +18,15 @@ def spelled(kind: str, name: object, valid: Iterable[str]) -> str:
     if len(meant) != 1:
         raise unknown(kind, name, valid)
     return meant[0]
+
+
+def single(dataset: str, category: str | None) -> str | None:
+    """The name of a category that may be called anything, for it is a folder, or the data set's own: a name, no path.
+
+    UserError for what is none: it would lead out of the data set's folder.
+    """
+    if category is None:
+        return None
+    if not isinstance(category, str) or "/" in check_place(category) or category in (".", ".."):
+        raise UserError(f"category {shown(category)} of {dataset} is no name; valid: the name of a folder")
+    return category

@@ -9,6 +9,7 @@ import pandas as pd
 
 from adlib.common.errors import UserError
 from adlib.common.hashes import content_hashes
+from adlib.common.paths import ODD
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"}
 SILENT_ENDINGS = {".txt", ".md", ".json", ".db", ".html", ".pdf", ""}  # licences and read-mes: no note worth
@@ -131,9 +132,11 @@ def listing(folder: Path) -> list[Path]:
         if isinstance(error, FileNotFoundError):
             return []
         raise UserError(f"cannot read {folder}: {error.strerror}; every folder must be readable") from error
-    odd = [f.name for f in entries if any("\ud800" <= letter <= "\udfff" for letter in f.name)]
-    if odd:  # bytes of another encoding, as old archives leave them
-        raise UserError(f"name {odd[0]!r} in {folder} is no UTF-8; rename it (convmv does many at once)")
+    odd = [f.name for f in entries if ODD.search(f.name)]
+    if odd:  # bytes of another encoding, as old archives leave them; a line break, which no list of names can have
+        raise UserError(
+            f"name {odd[0]!r} in {folder} is no UTF-8 or holds a control character; rename it (convmv does many)"
+        )
     return entries
 
 

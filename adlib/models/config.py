@@ -1,15 +1,21 @@
 """Settings of a system: a frozen dataclass whose fields know their range, checked when it is made."""
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any
 
 from adlib import images
-from adlib.common.errors import UserError, check_names
+from adlib.common.errors import UserError, check_names, shown
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
+LARGEST_SIDE = 4096  # pixels of an input or of the evaluation grid
+LARGEST_BATCH = 4096  # images
+MOST_EPOCHS, MOST_STEPS = 100_000, 100_000_000
+MOST_VALUES = 64  # of a field that takes several
+LONGEST_TEXT = 200  # characters of a name
 
 
 def setting(
@@ -21,6 +27,8 @@ def setting(
     later: bool = False,
 ):
     """A configuration field with its valid range (inclusive) or its valid values, checked when the Config is made.
+
+    A number has both ends, so that no setting asks for more than any machine has.
 
     later: the field came after runs had been made, and its default is what those did. Then the default is left out of a
     run's identity, so that the new field leaves finished runs alone.
@@ -36,19 +44,25 @@ class Config:
     the other one off.
     """
 
-    image_size: int = setting(256, low=8)  # pixels per side of the network's square input
+    image_size: int = setting(256, low=8, high=LARGEST_SIDE)  # pixels per side of the network's square input
     resize_mode: str = setting("squash", choices=images.RESIZE_MODES)  # short_crop: resize, then the centre
-    resize: int | None = setting(None, low=8)  # pixels of the shorter side before the centre crop (short_crop only)
+    resize: int | None = setting(
+        None, low=8, high=LARGEST_SIDE
+    )  # pixels of the shorter side before the centre crop (short_crop only)
     resample: str = setting("antialias", choices=images.RESAMPLES)  # plain: bilinear without a low-pass, as cv2
-    epochs: int | None = setting(100, low=0)  # passes over the normal training images; 0: no training
-    steps: int | None = setting(None, low=1)  # optimiser steps, instead of epochs
-    batch_size: int = setting(8, low=1)  # images
-    eval_every: int = setting(0, low=0)  # epochs between looks at the test set, for the oracle row only; 0: never
+    epochs: int | None = setting(100, low=0, high=MOST_EPOCHS)  # passes over the normal training images; 0: no training
+    steps: int | None = setting(None, low=1, high=MOST_STEPS)  # optimiser steps, instead of epochs
+    batch_size: int = setting(8, low=1, high=LARGEST_BATCH)  # images
+    eval_every: int = setting(
+        0, low=0, high=MOST_EPOCHS
+    )  # epochs between looks at the test set, for the oracle row only; 0: never
     holdback: float = setting(0.1, low=0.0, high=0.5)  # share of the normal training images kept for the threshold
     # how masks come to the evaluation grid; nearest: sampled; half: mean from 0.5; any: one pixel is enough; exact_one,
     # exact_one_antialias: as published code, where the resized mask is exactly 1
     mask_rule: str = setting("nearest", choices=images.MASK_RULES)
-    metric_size: int | None = setting(None, low=8)  # pixels per side of the evaluation grid; none: image_size
+    metric_size: int | None = setting(
+        None, low=8, high=LARGEST_SIDE
+    )  # pixels per side of the evaluation grid; none: image_size
     # of training steps; tf32 of all products, CUDA only; bfloat16 on a CPU is fast only where that has avx512_bf16
     precision: str = setting("float32", choices=PRECISIONS)
 
@@ -107,15 +121,31 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
         origin = typing.get_origin(option) or option
         if option is type(None) and value is None:
             return None
-        if origin is tuple and isinstance(value, list | tuple):
+        if origin is tuple and isinstance(value, list | tuple) and len(value) <= MOST_VALUES:
             inner = typing.get_args(option)[0]
             return tuple(_coerce(name, v, inner) for v in value)
         if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if origin in (int, str, bool) and type(value) is origin:
+            return _as_float(value)
+        if origin in (int, bool) and type(value) is origin:
+            return value
+        if origin is str and type(value) is str and len(value) <= LONGEST_TEXT and value.isprintable():
             return value
     readable = " or ".join(getattr(o, "__name__", str(o)) for o in options).replace("NoneType", "none")
-    raise UserError(f"config field {name!r} is {value!r}, but must be {readable}")
+    raise UserError(f"config field {name!r} is {shown(value)}, but must be {readable}{_limits(value)}")
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf if value > 0 else -math.inf
+
+
+def _limits(value: Any) -> str:
+    """What a text or a list may have, where the value is one."""
+    if isinstance(value, str):
+        return f" (a text has at most {LONGEST_TEXT} printable characters)"
+    return f" (a list has at most {MOST_VALUES} values)" if isinstance(value, list | tuple) else ""
 
 
 def _check_range(name: str, value: Any, rule) -> None:
@@ -123,9 +153,9 @@ def _check_range(name: str, value: Any, rule) -> None:
         if v is None:
             continue
         if rule.get("choices") and v not in rule["choices"]:
-            raise UserError(f"config field {name!r} is {v!r}; valid: {', '.join(map(repr, rule['choices']))}")
+            raise UserError(f"config field {name!r} is {shown(v)}; valid: {', '.join(map(repr, rule['choices']))}")
         low, high = rule.get("low"), rule.get("high")
         # `not >=` instead of `<`: NaN fails too
         if (low is not None and not v >= low) or (high is not None and not v <= high):
             top = "" if high is None else f" and at most {high}"
-            raise UserError(f"config field {name!r} is {v!r}; it must be at least {low}{top}")
+            raise UserError(f"config field {name!r} is {shown(v)}; it must be at least {low}{top}")

@@ -28,7 +28,7 @@ from adlib.common.errors import UserError
 from adlib.layers import upsample
 from adlib.models import base
 from adlib.models.base import Scores, adam
-from adlib.models.config import setting
+from adlib.models.config import LARGEST_BATCH, LARGEST_SIDE, MOST_EPOCHS, setting
 from adlib.synthesis import Simulator, TextureSource, texture_source
 
 
@@ -36,20 +36,21 @@ from adlib.synthesis import Simulator, TextureSource, texture_source
 class Config(base.Config):
     """Each default is the setting of the authors' code, except resample and mask_rule, common to all systems."""
 
-    image_size: int = setting(256, low=32)  # pixels per side, a multiple of 32
-    epochs: int | None = setting(700, low=0)  # of N draws with replacement
-    batch_size: int = setting(8, low=1)
-    reconstruction_width: int = setting(128, low=1)  # channels of the first block; 8 times as many at the bottom
-    segmentation_width: int = setting(64, low=1)  # channels of the first block, likewise
-    learning_rate: float = setting(1e-4, low=0.0)  # Adam
+    image_size: int = setting(256, low=32, high=LARGEST_SIDE)  # pixels per side, a multiple of 32
+    epochs: int | None = setting(700, low=0, high=MOST_EPOCHS)  # of N draws with replacement
+    batch_size: int = setting(8, low=1, high=LARGEST_BATCH)
+    # channels of the first block; 8 times as many at the bottom
+    reconstruction_width: int = setting(128, low=1, high=512)
+    segmentation_width: int = setting(64, low=1, high=512)  # channels of the first block, likewise
+    learning_rate: float = setting(1e-4, low=0.0, high=10.0)  # Adam
     decay: float = setting(0.2, low=0.0, high=1.0)  # factor of the learning rate; paper 0.1
     decay_at: tuple[float, ...] = setting((0.8, 0.9), low=0.0, high=1.0)  # share of training; paper 400, 600 of 700
-    ssim_weight: float = setting(1.0, low=0.0)  # lambda of eq. (2)
+    ssim_weight: float = setting(1.0, low=0.0, high=1e3)  # lambda of eq. (2)
     ssim_data_range: float | str = setting(1.0, choices=(1.0, "auto"))  # auto: 2 where a reconstruction is below -0.5
-    score_pool: int = setting(21, low=1)  # pixels of the mean filter at side 256, scaled with image_size
+    score_pool: int = setting(21, low=1, high=256)  # pixels of the mean filter at side 256, scaled with image_size
     textures: str = setting("auto", choices=("auto", "dtd", "photographs"))  # auto: DTD where it is there
     operations: str = setting("code", choices=("code", "paper", "none"))  # on textures: ten, seven or none
-    operations_per_texture: int = setting(3, low=0)  # different ones
+    operations_per_texture: int = setting(3, low=0, high=10)  # different ones
     anomaly_probability: float = setting(0.5, low=0.0, high=1.0)  # share of damaged samples
     opacity: tuple[float, ...] = setting((0.2, 1.0), low=0.0, high=1.0)  # beta, weight of the texture; paper from 0.1
     noise_exponents: tuple[int, ...] = setting((0, 5), low=0, high=8)  # 2^a x 2^b cells of Perlin noise

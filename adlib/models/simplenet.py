@@ -25,37 +25,39 @@ from adlib.common.errors import UserError
 from adlib.layers import gaussian_blur
 from adlib.models import base
 from adlib.models.base import Scores, adam
-from adlib.models.config import setting
+from adlib.models.config import LARGEST_SIDE, MOST_EPOCHS, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(base.Config):
     """The authors' run.sh; each default is the paper's setting."""
 
-    image_size: int = setting(288, low=32)  # pixels, centre crop
+    image_size: int = setting(288, low=32, high=LARGEST_SIDE)  # pixels, centre crop
     resize_mode: str = setting("short_crop", choices=("squash", "short_crop"))
-    resize: int | None = setting(329, low=32)  # pixels of the shorter side before the crop
+    resize: int | None = setting(329, low=32, high=LARGEST_SIDE)  # pixels of the shorter side before the crop
     backbone: str = "wide_resnet50_2.tv_in1k"  # timm name and weights; torchvision's IMAGENET1K_V1
     pretrained: bool = True  # false: random backbone, a control
-    layers: tuple[int, ...] = setting((2, 3), low=0)  # timm feature indices: layer2 (stride 8), layer3 (stride 16)
+    # timm feature indices: layer2 (stride 8), layer3 (stride 16)
+    layers: tuple[int, ...] = setting((2, 3), low=0, high=99)
     patch: int = setting(3, low=1, high=9)  # cells of the neighbourhood, eq. (2), odd
-    dim: int | None = setting(None, low=1)  # width of the local features; none: sum of the layers' channels (1536)
-    hidden: int | None = setting(None, low=1)  # width of the discriminator; none: dim // 1.5 (1024)
+    # width of the local features; none: sum of the layers' channels (1536)
+    dim: int | None = setting(None, low=1, high=8192)
+    hidden: int | None = setting(None, low=1, high=8192)  # width of the discriminator; none: dim // 1.5 (1024)
     adapter_layers: int = setting(1, low=0, high=2)  # linear layers of the adapter; 0: no adapter
     discriminator_layers: int = setting(2, low=1, high=3)  # linear layers of the discriminator
     loss: str = setting("l1", choices=("l1", "ce"))  # truncated L1, eq. (7), or cross-entropy
-    margin: float = setting(0.5, low=0.0)  # th+ = -th-, units of the discriminator's output
-    noise_std: float = setting(0.015, low=0.0)  # sigma of eq. (6), feature units
-    noise_relative: float | None = setting(
-        None, low=0.0
-    )  # instead: sigma as a multiple of the embeddings' mean deviation
-    mix_noise: int = setting(1, low=1)  # deviations sigma * 1.1^k, k < mix_noise, drawn per row
-    adapter_lr: float = setting(1e-4, low=0.0)  # AdamW, decoupled decay 0.01
-    discriminator_lr: float = setting(2e-4, low=0.0)  # Adam, L2 decay 1e-5
-    epochs: int | None = setting(160, low=0)  # 40 x 4 passes
-    eval_every: int = setting(4, low=0)  # epochs; the authors' "meta epoch"
-    rows_per_step: int | None = setting(None, low=2)  # random rows of the batch per step; none: all (the paper)
-    smooth: float = setting(4.0, low=0.0)  # pixels at side 288, scaled with image_size
+    margin: float = setting(0.5, low=0.0, high=1e3)  # th+ = -th-, units of the discriminator's output
+    noise_std: float = setting(0.015, low=0.0, high=1e3)  # sigma of eq. (6), feature units
+    # instead: sigma as a multiple of the embeddings' mean deviation
+    noise_relative: float | None = setting(None, low=0.0, high=1e3)
+    mix_noise: int = setting(1, low=1, high=64)  # deviations sigma * 1.1^k, k < mix_noise, drawn per row
+    adapter_lr: float = setting(1e-4, low=0.0, high=10.0)  # AdamW, decoupled decay 0.01
+    discriminator_lr: float = setting(2e-4, low=0.0, high=10.0)  # Adam, L2 decay 1e-5
+    epochs: int | None = setting(160, low=0, high=MOST_EPOCHS)  # 40 x 4 passes
+    eval_every: int = setting(4, low=0, high=MOST_EPOCHS)  # epochs; the authors' "meta epoch"
+    # random rows of the batch per step; none: all (the paper)
+    rows_per_step: int | None = setting(None, low=2, high=10_000_000)
+    smooth: float = setting(4.0, low=0.0, high=64.0)  # pixels at side 288, scaled with image_size
 
     def __post_init__(self):
         super().__post_init__()

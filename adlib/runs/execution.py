@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 
 from adlib import data, evaluation, images, models
+from adlib.common.memory import check_memory
 from adlib.common.seeds import reproducible_cuda, seeded, stream
 from adlib.data.cautions import cautions
 from adlib.embeddings import Embeddings, embeddings, joined
@@ -22,6 +23,11 @@ from adlib.runs import proof
 from adlib.runs.plan import Plan
 from adlib.runs.record import record
 from adlib.training import Training, learnt_state, load_learnt
+
+FLOAT = 4  # bytes
+AT_ONCE = 16  # pictures that are embedded or scored together
+PER_PICTURE = 10  # times its own numbers: a first layer's 64 maps at half the side are five times as many, held twice
+PER_WEIGHT = 4  # of what learns: the weight, its gradient, two moments
 
 
 @dataclass
@@ -111,6 +117,7 @@ def execute(
 def prepare(plan: Plan, device: str) -> Work:
     """The untrained detector on its device, pictures, embeddings, masks. A bad mask is found before any training."""
     _set_up(plan, device)
+    _check_memory(plan, device)
     start = time.perf_counter()
     detector_class, _ = models.get(plan.method)
     with seeded(plan.seed, "init"):
@@ -123,6 +130,17 @@ def prepare(plan: Plan, device: str) -> Work:
         work.categories.append(_category_data(work, name, table, own, embedded))
     work.seconds |= {"decode": decoded - start, "embed": time.perf_counter() - decoded}
     return work
+
+
+def _check_memory(plan: Plan, device: str) -> None:
+    """UserError where not even the least of what the plan will hold at once is free: a batch, and what learns."""
+    config = plan.config
+    with seeded(plan.seed, "init"), torch.device("meta"):  # shapes without numbers
+        detector = models.get(plan.method)[0](config)
+    learnt = sum(p.numel() for p in detector.parameters() if p.requires_grad)
+    pictures = max(config.batch_size, AT_ONCE) * 3 * config.image_size**2
+    needed = FLOAT * (PER_PICTURE * pictures + PER_WEIGHT * learnt)
+    check_memory(needed, f"{plan} with batch_size {config.batch_size} at image_size {config.image_size}", device)
 
 
 def place(detector: Detector, device: str) -> Detector:

@@ -12,7 +12,8 @@ import torch
 from adlib import data, models
 from adlib.backbones import Network
 from adlib.common import paths
-from adlib.common.errors import UserError
+from adlib.common.environment import check_seeds
+from adlib.common.errors import UserError, shown
 from adlib.common.seeds import seeded
 from adlib.data.mixtures import slug
 from adlib.models.config import Config
@@ -92,11 +93,9 @@ def settings(method, seeds, config) -> tuple[Config, list[int]]:
 
 
 def _seeds(seeds) -> list[int]:
-    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
-    if not seeds or not all(type(s) is int and s >= 0 for s in seeds):
-        raise UserError(f"seeds {seeds!r} must be a list of integers >= 0, e.g. [0, 1, 2]")
+    seeds = check_seeds(seeds)
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds {seeds!r} names one of them twice; a run counts once")
+        raise UserError(f"seeds {shown(seeds)} names one of them twice; a run counts once")
     return seeds
 
 

@@ -1,6 +1,7 @@
 """What a batch file expands to, and that all that is missing or wrong is said before any work."""
 
 import ast
+import itertools
 import re
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from adlib.batch import file
 from adlib.common.errors import UserError
 from adlib.common.paths import PROJECT
 from adlib.reports import ablation
+
+BOMB = "".join(f"\n- &{y} [{','.join(['*' + x] * 10)}]" for x, y in itertools.pairwise("abcdefghijk"))
 
 
 def defaults(path: Path) -> dict:
@@ -127,6 +130,30 @@ def test_the_same_run_twice_in_a_file_is_one_item(tmp_path):
         ("- {notebook: missing.ipynb}", "missing.ipynb does not exist"),
         ("- {notebook: run, name: a/b}", "name 'a/b' is no file name that works everywhere"),
         ("- {notebook: run, name: quick.plan}", "valid: any other ending than .plan"),
+        ("- {notebook: run, name: a}\n- {notebook: run, name: A}", "two items are called 'a' and 'A'"),
+        ("- {notebook: run, name: Quick.PLAN}", "valid: any other ending than .plan"),
+        *(
+            (f"- {{notebook: run, name: '{name}'}}", "valid: ")
+            for name in ("..", "-rf", "a*b?[c]", "$(x) {y}", "x" * 300)
+        ),
+        ('- {notebook: run, name: "a\\0b"}', "holds a control character in 'a\\x00b'"),
+        ("- {notebook: [run], name: {a: b}}", "notebook is ['run'], but must be the name of a file"),
+        ("- {method: [simplenet], dataset: {a: 1}}", "method is ['simplenet'], but must be the name of a system"),
+        (f"- {{{BRICK.replace('[brick]', '[[brick]]')}}}", "category ['brick'] is no text"),
+        ("- {[method]: simplenet}", "unhashable key"),
+        ("- &a [*a]", "names 'a', which is not there or within itself"),
+        ("- &a [1,1,1,1,1,1,1,1,1,1]" + BOMB, "stands for more than 100,000 values"),
+        ("- {config: &a [1,1,1,1,1,1,1,1,1,1]}" + BOMB, "stands for more than 100,000 values"),
+        ("- " + "[" * 100_000, "more than 20 deep"),
+        ("- {a: &a [[[[[[[[[[[1]]]]]]]]]]], b: [[[[[[[[[*a]]]]]]]]]}", "more than 20 deep"),
+        (f"- {{{BRICK}, seeds: {'9' * 5000}}}", "a text or number may have 1,000 letters"),
+        (f"- {{{BRICK}, seeds: {'9' * 900}}}", "must be a list of integers >= 0 and <= 4294967295"),
+        ("- a: 2001-13-99", "is no YAML: month must be in 1..12"),
+        ("#" * 1_000_001, "has more than 1,000,000 bytes"),
+        (f"- {{{BRICK}, grid: {{margin: {list(range(2000))}, dim: {list(range(2000))}}}}}", "asks for 4,000,000 runs"),
+        (f"- {{{BRICK}, seeds: {list(range(101))}, grid: {{margin: {list(range(100))}}}}}", "asks for 10,100 runs"),
+        (f"- {{{BRICK}, seeds: {list(range(6000))}}}\n" * 2, "asks for 12,000 runs and reports"),
+        (f"- {{{BRICK}, resources: {{mem_mb: 1000000000000}}}}", "resource mem_mb is 1000000000000; valid: 1 to "),
         ("- {notebook: bare.ipynb}", "has no parameters; tag the cell"),
         ("- {notebook: broken.ipynb}", "cannot be read"),
     ],

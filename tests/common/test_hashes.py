@@ -54,8 +54,10 @@ def test_a_corrupt_store_is_replaced(files, content):
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(files, tmp_path, monkeypatch):
-    """A file where the cache folder should be: mkdir fails for the root user, too."""
-    monkeypatch.setenv("ADLIB_CACHE", str(files[0]))
+    """A file where a folder of the cache should be: mkdir fails for the root user, too."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "hashes").write_text("")
+    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "own"))
     assert content_hashes(files[0].parent, files) == expected(files)
 
 

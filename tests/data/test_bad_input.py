@@ -158,7 +158,7 @@ def test_a_name_in_another_encoding_is_one_sentence(tmp_path):
     """Bytes of Latin-1, as old archives leave them: they can be neither hashed nor printed."""
     root = made_layouts.make("folder", tmp_path)
     os.rename(root / OWN / "normal/图 0.PNG", os.fsencode(root / OWN / "normal") + b"/\xfc.png")
-    lines = refused(root, r"name '.udcfc.png' in .*normal is no UTF-8; rename it")
+    lines = refused(root, r"name '.udcfc.png' in .*normal is no UTF-8 or holds a control character; rename it")
     assert all(line.isprintable() for line in lines)
 
 

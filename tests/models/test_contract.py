@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import typing
 
 import numpy as np
 import pytest
@@ -146,6 +147,31 @@ def test_config_refuses_nonsense_in_one_sentence(name, values, part):
     config_class = models.get(name)[1]
     with pytest.raises(UserError, match=part) as error:
         config_class.from_dict(values)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", models.SYSTEMS)
+def test_every_number_of_a_config_has_both_ends(name):
+    """So no setting asks for more memory or time than any machine has: setting(default, low=..., high=...)."""
+    config_class = models.get(name)[1]
+    hints = typing.get_type_hints(config_class)
+    for f in dataclasses.fields(config_class):
+        kinds = {
+            kind for hint in (hints[f.name], *typing.get_args(hints[f.name])) for kind in (hint, *typing.get_args(hint))
+        }
+        if kinds & {int, float} and not f.metadata.get("choices"):
+            assert None not in (f.metadata.get("low"), f.metadata.get("high")), f"{f.name} has no low or no high"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"image_size": 10**9}, {"metric_size": 100_000}, {"smooth": 1e9}, {"smooth": 10**400}, {"epochs": 10**5000},
+     {"layers": list(range(99))}, {"backbone": "x" * 300}, {"backbone": "a\0b"}],
+)  # fmt: skip
+def test_what_no_machine_has_is_one_short_sentence(values):
+    with pytest.raises(UserError) as error:
+        models.get("simplenet")[1].from_dict(values)
+    assert len(str(error.value)) < 300
     assert "\n" not in str(error.value)
 
 
