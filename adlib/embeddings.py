@@ -17,6 +17,7 @@ from tqdm import tqdm
 from adlib.common import paths
 from adlib.common.errors import UserError
 from adlib.common.files import locked, sync
+from adlib.common.memory import check_disk
 
 TENSOR, TUPLE = "tensor", "tuple"  # a tuple of one map (one layer) is not the same as a bare tensor
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that embeddings may take to stay there
@@ -201,6 +202,9 @@ def _append_maps(scratch: Path, detector, images: np.ndarray, device: str, batch
         maps = detector.embed(source.take(range(start, min(start + batch_size, len(images))), device))
         if not isinstance(maps, Tensor):
             kind = TUPLE
+        if start == 0:
+            per_image = sum(x[0].numel() for x in _as_tuple(maps)) * dtype.itemsize
+            check_disk(per_image * len(images), scratch, f"the feature cache {scratch.parent}")
         for i, x in enumerate(_as_tuple(maps)):
             if start == 0:
                 files.append(stack.enter_context((scratch / f"map{i}.npy").open("wb")))

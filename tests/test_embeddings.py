@@ -1,11 +1,14 @@
 """Embeddings: computed once under a key that knows what decides them, on disk, joined, handed out in batches."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import stubs
 import torch
 
 from adlib import embeddings as module
+from adlib.common import memory
 from adlib.common.errors import UserError
 from adlib.embeddings import Embeddings, embeddings, joined
 
@@ -70,6 +73,15 @@ def test_a_warm_cache_is_only_read(tmp_path, monkeypatch):
     assert len(embeddings(detector, IMAGES, "pictures")) == 5
     with pytest.raises(UserError, match=r"features cannot be written to .*cache.*Read-only.*ADLIB_CACHE"):
         embeddings(detector, IMAGES, "other pictures")
+
+
+def test_features_that_do_not_fit_on_the_disk_are_refused_before_they_are_written(tmp_path, monkeypatch):
+    """The first batch tells how large all will be; nothing is left of it."""
+    images = np.zeros((500, 3, 64, 64), np.uint8)
+    monkeypatch.setattr(memory.shutil, "disk_usage", lambda place: SimpleNamespace(free=1e6))
+    with pytest.raises(UserError, match=r"the feature cache .* needs \d+ MB, 1 MB are free"):
+        embeddings(stubs.MemoryBank(stubs.Config()), images, "pictures")
+    assert [path.suffix for path in (tmp_path / "cache" / "features").iterdir()] == [".lock"]
 
 
 def test_a_detector_in_training_mode_embeds_in_eval_mode():
