@@ -55,16 +55,32 @@ def check_pair(truth, scores, names: tuple[str, str]) -> tuple[np.ndarray, np.nd
     return truth, scores
 
 
-def check_images(masks, maps) -> tuple[np.ndarray, np.ndarray]:
-    """Masks and maps as [N,H,W]; one [H,W] image and a channel axis of length 1 are accepted."""
-    masks, maps = check_pair(masks, maps, ("masks", "maps"))
+def check_images(masks, maps, valid=None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Masks and maps as [N,H,W], and where they count; one [H,W] image and a channel axis of length 1 are accepted.
+
+    valid (0/1), of the masks' shape: pixels outside count nowhere and may hold any score, NaN too; None: all count.
+    """
+    masks, maps, valid = check_valid(masks, maps, valid, ("masks", "maps"))
     if masks.ndim == 2:
-        return masks[None], maps[None]
+        return masks[None], maps[None], None if valid is None else valid[None]
     if masks.ndim == 4 and masks.shape[1] == 1:
-        return masks[:, 0], maps[:, 0]
+        return masks[:, 0], maps[:, 0], None if valid is None else valid[:, 0]
     if masks.ndim != 3:
         raise UserError(f"masks and maps must be [N,H,W], got {list(masks.shape)}")
-    return masks, maps
+    return masks, maps, valid
+
+
+def check_valid(truth, scores, valid, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """What `check_pair` gives, and boolean valid of that shape (None: all); scores outside of it may be anything."""
+    if valid is None:
+        return *check_pair(truth, scores, names), None
+    valid, scores = check_binary(valid, "valid"), as_array(scores)
+    if valid.shape != scores.shape:
+        raise UserError(f"valid has shape {list(valid.shape)} but {names[1]} {list(scores.shape)}; they must agree")
+    if scores.dtype.kind == "f":
+        outside = ~valid & ~np.isfinite(scores)
+        scores = np.where(outside, 0, scores) if outside.any() else scores
+    return *check_pair(truth, scores, names), valid
 
 
 def check_limit(limit: float) -> float:

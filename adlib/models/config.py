@@ -37,8 +37,10 @@ class Config:
     """
 
     image_size: int = setting(256, low=8)  # pixels per side of the network's square input
-    resize_mode: str = setting("squash", choices=images.RESIZE_MODES)  # short_crop: resize, then the centre
-    resize: int | None = setting(None, low=8)  # pixels of the shorter side before the centre crop (short_crop only)
+    # short_crop: resize, then the centre; pad: undistorted, in the middle; tiles: undistorted, cut in several inputs
+    resize_mode: str = setting("squash", choices=images.RESIZE_MODES)
+    resize: int | None = setting(None, low=8)  # pixels of the shorter side before the cut (short_crop, tiles)
+    stride: int | None = setting(None, low=8, high=4096, later=True)  # pixels from tile to tile; none: image_size // 2
     resample: str = setting("antialias", choices=images.RESAMPLES)  # plain: bilinear without a low-pass, as cv2
     epochs: int | None = setting(100, low=0)  # passes over the normal training images; 0: no training
     steps: int | None = setting(None, low=1)  # optimiser steps, instead of epochs
@@ -60,12 +62,7 @@ class Config:
             object.__setattr__(self, f.name, value)
         if (self.epochs is None) == (self.steps is None):
             raise UserError(f"epochs is {self.epochs} and steps {self.steps}; exactly one of them must be a number")
-        if self.resize is not None and self.resize < self.image_size:
-            raise UserError(f"resize {self.resize} is smaller than image_size {self.image_size}; use at least that")
-        if self.resize is not None and self.resize_mode == "squash":
-            raise UserError(
-                f"resize {self.resize} has no meaning with resize_mode 'squash'; use 'short_crop' or drop it"
-            )
+        _ = self.geometry  # its own checks
 
     @classmethod
     def from_dict(cls, values: dict | None) -> "Config":
@@ -80,7 +77,7 @@ class Config:
     @property
     def geometry(self) -> images.Geometry:
         """How the pictures become the network's input."""
-        return images.Geometry(self.image_size, self.resize_mode, self.resize, self.resample)
+        return images.Geometry(self.image_size, self.resize_mode, self.resize, self.resample, self.stride)
 
     def to_dict(self) -> dict:
         """Plain JSON values of all fields."""
