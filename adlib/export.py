@@ -69,12 +69,12 @@ def to_onnx(run, file: str | Path) -> Exported:
     """
     _check_extra()
     file = Path(file)
-    if run.record["config"]["resize_mode"] == "pad":
-        raise UserError(
-            f"run {run.path} leaves the padding of each picture out of its score, which an ONNX file cannot do; export one"
-            " with resize_mode squash, short_crop or tiles"
-        )
     graph = Graph(run.detector("cpu")).eval()
+    if graph.detector.config.resize_mode == "pad":
+        raise UserError(
+            f"run {run.path} leaves the padding of each picture out of its score, which an ONNX file cannot do; export"
+            " a run with resize_mode squash, short_crop or tiles"
+        )
     side = graph.detector.config.image_size
     with torch.inference_mode():
         outputs = ("score", "map")[: len(graph(torch.rand(2, 3, side, side)))]  # also folds what is folded lazily

@@ -20,12 +20,14 @@ def as_array(values) -> np.ndarray:
     return np.atleast_1d(values.astype(np.float32) if values.dtype == np.float16 else values)
 
 
-def check_scores(scores, name: str) -> np.ndarray:
-    """The array, or UserError naming the first image whose score is NaN or infinite."""
-    scores = as_array(scores)
-    if scores.dtype.kind == "f" and scores.size and not np.isfinite([scores.min(), scores.max()]).all():
-        place = np.unravel_index(np.argmin(np.isfinite(scores)), scores.shape)
-        raise UserError(f"{name}[{place[0]}] contains {scores[place]}; every score must be finite")
+def check_scores(scores, name: str, valid: np.ndarray | None = None) -> np.ndarray:
+    """The array, or UserError naming the first image with a NaN or infinite score that is valid (default: all are)."""
+    scores, where = as_array(scores), True if valid is None else valid
+    if scores.dtype.kind == "f":
+        ends = [scores.min(where=where, initial=0), scores.max(where=where, initial=0)]  # of whole arrays: no copies
+        if not np.isfinite(ends).all():
+            place = np.unravel_index(np.argmin(np.isfinite(scores) | np.logical_not(where)), scores.shape)
+            raise UserError(f"{name}[{place[0]}] contains {scores[place]}; every score must be finite")
     return scores.view(np.uint8) if scores.dtype == bool else scores
 
 
@@ -43,9 +45,9 @@ def check_binary(values, name: str) -> np.ndarray:
     return result
 
 
-def check_pair(truth, scores, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """Boolean truth and finite scores of one shape, or UserError."""
-    truth, scores = check_binary(truth, names[0]), check_scores(scores, names[1])
+def check_pair(truth, scores, names: tuple[str, str], valid: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Boolean truth and scores of one shape, finite where they are valid (default: everywhere), or UserError."""
+    truth, scores = check_binary(truth, names[0]), check_scores(scores, names[1], valid)
     if truth.shape != scores.shape:
         raise UserError(
             f"{names[0]} have shape {list(truth.shape)} but {names[1]} {list(scores.shape)}; they must agree"
@@ -77,10 +79,7 @@ def check_valid(truth, scores, valid, names: tuple[str, str]) -> tuple[np.ndarra
     valid, scores = check_binary(valid, "valid"), as_array(scores)
     if valid.shape != scores.shape:
         raise UserError(f"valid has shape {list(valid.shape)} but {names[1]} {list(scores.shape)}; they must agree")
-    if scores.dtype.kind == "f":
-        outside = ~valid & ~np.isfinite(scores)
-        scores = np.where(outside, 0, scores) if outside.any() else scores
-    return *check_pair(truth, scores, names), valid
+    return *check_pair(truth, scores, names, valid), valid
 
 
 def check_limit(limit: float) -> float:
