@@ -1,7 +1,6 @@
 """Files to uint8 tensors: decoded once, resized once, kept in a memory-mapped cache; masks on the same grid.
 
 Shapes: a decoded picture is uint8 [H,W,3], a resized one uint8 [3,S,S], a cache uint8 [N,3,S,S], masks bool [N,S,S].
-With tiles a picture becomes several S x S inputs, and a cache holds those of all pictures, one picture after the other.
 Protocol: common.md section 2. EXIF rotation is not applied, as in the loaders of the published results.
 """
 
@@ -102,9 +101,9 @@ class Geometry:
         """Rows and columns of the S x S grid that hold a picture of that original size: all of them, but of pad."""
         if self.resize_mode != "pad":
             return slice(0, self.image_size), slice(0, self.image_size)
-        starts = [-_offset(length, self.image_size) for length in self.resized(height, width)]
-        ends = [start + length for start, length in zip(starts, self.resized(height, width), strict=True)]
-        return slice(starts[0], ends[0]), slice(starts[1], ends[1])
+        top, left = (-start for start in self.windows(height, width)[0])
+        resized = self.resized(height, width)
+        return slice(top, top + resized[0]), slice(left, left + resized[1])
 
 
 def decode(path: str | Path) -> np.ndarray:
@@ -119,18 +118,22 @@ def decode(path: str | Path) -> np.ndarray:
 def resize(image: np.ndarray, geometry: Geometry) -> np.ndarray:
     """uint8 [H,W,3] -> uint8 [3,S,S], bilinear; `resample="antialias"` is PIL's own result.
 
-    UserError: tiles, of which a picture has several; `cut` gives them, and `geometry.whole` is one grid for all of it.
+    UserError: tiles, which `cut` gives; `geometry.whole` is one grid for all of the picture.
     """
+    _check_one_view(geometry)
+    return cut(image, geometry)[0]
+
+
+def _check_one_view(geometry: Geometry) -> None:
     if geometry.resize_mode == "tiles":
         raise UserError("resize_mode 'tiles' makes several inputs of a picture; squash, short_crop and pad make one")
-    return cut(image, geometry)[0]
 
 
 def cut(image: np.ndarray, geometry: Geometry) -> np.ndarray:
     """uint8 [H,W,3] -> uint8 [m,3,S,S], all network inputs of a picture in the order of `geometry.windows`."""
     resized = _scaled(image, geometry, geometry.resample)
-    windows = geometry.windows(*image.shape[:2])
-    views = [_window(resized, place, geometry.image_size, "symmetric") for place in windows]  # mirrored: no false edge
+    places = geometry.windows(*image.shape[:2])
+    views = [_window(resized, place, geometry.image_size, "symmetric") for place in places]  # mirrored: no false edge
     return np.ascontiguousarray(np.stack(views).transpose(0, 3, 1, 2))
 
 
@@ -138,17 +141,13 @@ def crop_box(original_size: tuple[int, int], geometry: Geometry) -> tuple[float,
     """(left, top, right, bottom) of what the network sees, in pixels of the original picture of (height, width)."""
     if geometry.resize_mode != "short_crop":
         return 0, 0, original_size[1], original_size[0]
-    height, width = geometry.resized(*original_size)
-    top, left = _offset(height, geometry.image_size), _offset(width, geometry.image_size)
+    (height, width), [(top, left)] = geometry.resized(*original_size), geometry.windows(*original_size)
     y, x, side = original_size[0] / height, original_size[1] / width, geometry.image_size
     return left * x, top * y, (left + side) * x, (top + side) * y
 
 
 def paste_back(map: np.ndarray, original_size: tuple[int, int], geometry: Geometry) -> np.ndarray:
-    """Map [h,w] on any grid -> float32 [H,W] over the picture of (height, width); NaN where it was cropped away.
-
-    The map covers what the network sees of the picture, without padding.
-    """
+    """Map [h,w] of what is seen of a picture of (height, width), without padding -> float32 [H,W]; NaN if cropped."""
     left, top, right, bottom = (round(edge) for edge in crop_box(original_size, geometry))
     image = Image.fromarray(np.asarray(map, dtype=np.float32))
     canvas = np.full(original_size, np.nan, dtype=np.float32)
@@ -175,15 +174,17 @@ def to_float(images, device="cpu"):
     return tensor.to(device).float().div_(255)
 
 
-def cached(table: pd.DataFrame, geometry: Geometry) -> np.memmap:
+def cached(table: pd.DataFrame, geometry: Geometry, views: bool = False) -> np.memmap:
     """All rows of a sample table, decoded and resized: uint8 [N,3,S,S], row i = i-th row of the table.
 
-    Tiles: uint8 [M,3,S,S], those of each picture in turn; which are whose says `adlib.views.Views`.
+    views=True: tiles too, uint8 [M,3,S,S], those of each picture in turn; which are whose says `adlib.views.Views`.
 
     Kept at `cache_root()/images/<key>.npy`, key = content fingerprint + rows + geometry + the code of `resize`, so a
     second call only opens it. Call it with the whole table of `data.load` and select rows afterwards: each selection is
-    a cache of its own. The array is mapped read-only. UserError: unreadable image, full disk.
+    a cache of its own. The array is mapped read-only. UserError: unreadable image, full disk, tiles without views=True.
     """
+    if not views:
+        _check_one_view(geometry)
     path = cache_root() / "images" / f"{cache_key(table, geometry)}.npy"
     try:
         return np.load(path, mmap_mode="r")
@@ -232,9 +233,7 @@ def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") 
     return result, info
 
 
-def decoded(
-    files: list[str], geometry: Geometry, make: Callable[[np.ndarray, Geometry], np.ndarray] = resize
-) -> Iterator[np.ndarray]:
+def decoded(files: list[str], geometry: Geometry, make: Callable = resize) -> Iterator[np.ndarray]:
     """uint8 [3,S,S] of each file in order, or what else `make` gives, by a pool of threads. UserError: unreadable."""
     with ThreadPoolExecutor(_workers()) as pool, tqdm(total=len(files), desc="decode", disable=None) as bar:
         step = _workers() if geometry.resize_mode == "tiles" else CHUNK  # a picture may have thousands of tiles
@@ -290,10 +289,9 @@ def _window(image: np.ndarray, place: tuple[int, int], side: int, beyond: str = 
     """The side x side window at (top, left); beyond the picture zeros, or mirrored (`beyond` is a mode of np.pad)."""
     top, left = place
     if top < 0 or left < 0:
-        before = [max(0, -start) for start in place]
-        after = [max(0, side - n - start) for n, start in zip(image.shape, before, strict=False)]
-        widths = list(zip(before, after, strict=True)) + [(0, 0)] * (image.ndim - 2)
-        image, top, left = np.pad(image, widths, mode=beyond), max(0, top), max(0, left)
+        around = [(max(0, -start), max(0, start + side - n)) for n, start in zip(image.shape, place, strict=False)]
+        image = np.pad(image, around + [(0, 0)] * (image.ndim - 2), mode=beyond)
+        top, left = max(0, top), max(0, left)
     return image[top : top + side, left : left + side]
 
 
@@ -306,7 +304,7 @@ def _scaled(image: np.ndarray, geometry: Geometry, resample: str) -> np.ndarray:
 
 
 def _mask_window(scaled: np.ndarray, size: tuple[int, int], geometry: Geometry) -> np.ndarray:
-    """The one window of a mask that was resized from (height, width); nothing is anomalous in the padding."""
+    """The one window of a mask resized from (height, width); nothing is anomalous in the padding."""
     return _window(scaled, geometry.windows(*size)[0], geometry.image_size)
 
 
@@ -343,7 +341,7 @@ def _contents(table: pd.DataFrame) -> list[str]:
 def _store(path: Path, files: pd.Series, geometry: Geometry) -> None:
     count = len(files)
     if geometry.resize_mode == "tiles":
-        count = sum(len(geometry.windows(*size)) for size in sizes(list(files)))
+        count = sum(len(geometry.windows(*size)) for size in sizes(list(files)).tolist())
     shape = (count, 3, geometry.image_size, geometry.image_size)
     pictures = decoded(list(files), geometry, cut)
     try:

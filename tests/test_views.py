@@ -81,21 +81,26 @@ def test_settings_that_mean_nothing_are_refused(settings, sentence):
         Config(**settings)
 
 
-def test_one_grid_for_tiles_must_be_asked_for():
-    with pytest.raises(UserError, match="'tiles' makes several inputs of a picture"):
-        images.resize(noise(20, 50), Geometry(16, "tiles"))
+def test_one_grid_for_tiles_must_be_asked_for(tmp_path):
+    """Row i of a cache of tiles is not picture i: who does not say that he knows is refused."""
+    for call in (
+        lambda: images.resize(noise(20, 50), Geometry(16, "tiles")),
+        lambda: images.cached(saved(tmp_path, [(20, 50)]), Geometry(16, "tiles")),
+    ):
+        with pytest.raises(UserError, match="'tiles' makes several inputs of a picture"):
+            call()
     assert Geometry(16, "tiles", 20, stride=8).at(48) == Geometry(48, "pad")
 
 
 def test_the_cache_of_tiles_holds_those_of_each_picture_in_turn(tmp_path):
     """Shapes from headers: 1 + 4 + 4 tiles; another stride is another cache."""
     table, geometry = saved(tmp_path, [(40, 40), (40, 100), (100, 40)]), Geometry(16, "tiles")
-    views, cache = Views.of(table, geometry), images.cached(table, geometry)
+    views, cache = Views.of(table, geometry), images.cached(table, geometry, views=True)
     assert np.diff(views.starts).tolist() == [1, 4, 4]
     assert cache.shape == (9, 3, 16, 16)
     for i, path in enumerate(table.path):
         np.testing.assert_array_equal(cache[views.rows([i])], images.cut(images.decode(path), geometry))
-    assert len(images.cached(table, Geometry(16, "tiles", stride=16))) == 1 + 3 + 3
+    assert len(images.cached(table, Geometry(16, "tiles", stride=16), views=True)) == 1 + 3 + 3
 
 
 def test_a_file_that_is_no_picture_is_named_before_anything_is_cut(tmp_path):

@@ -115,7 +115,7 @@ def prepare(plan: Plan, device: str) -> Work:
     with seeded(plan.seed, "init"):
         detector = place(detector_class(plan.config), device)
     geometry = plan.config.geometry
-    pictures = [images.cached(table, geometry) for table in plan.tables]
+    pictures = [images.cached(table, geometry, views=True) for table in plan.tables]
     views = [Views.of(table, geometry) for table in plan.tables]
     decoded = time.perf_counter()
     work = Work(plan, device, detector, _grid_side(plan, views), [])

@@ -35,10 +35,13 @@ def picture(i: int, defect: bool = False) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), mask
 
 
-def elongated(i: int, defect: bool = False, shape: tuple[int, int] = (60, 150)) -> tuple[np.ndarray, np.ndarray]:
+def elongated(
+    i: int, defect: bool = False, shape: tuple[int, int] = (60, 150), depth: int = 55
+) -> tuple[np.ndarray, np.ndarray]:
     """uint8 RGB [H,W,3] of a rough surface and its mask uint8 [H,W]; the defect is a thin, dark, nearly level crack.
 
-    Its length is a fourth to half of the width, its thickness two pixels, as in pictures of commutators (KolektorSDD).
+    Its length is a fourth to half of the width, its thickness two pixels, as in pictures of commutators (KolektorSDD);
+    depth: how much darker it is, grey levels, where the surface's noise has a deviation of 10.
     """
     rng = np.random.default_rng(i)
     height, width = shape
@@ -50,7 +53,7 @@ def elongated(i: int, defect: bool = False, shape: tuple[int, int] = (60, 150)) 
         y = int(rng.integers(height // 5, 4 * height // 5)) + np.round(1.5 * np.sin(np.arange(length) / 15)).astype(int)
         for row in (y, y + 1):
             mask[row, x] = 255
-            image[row, x] -= 55
+            image[row, x] -= depth
     return image.clip(0, 255).astype(np.uint8).repeat(3, axis=2), mask
 
 
