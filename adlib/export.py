@@ -17,6 +17,11 @@ from adlib.images import Geometry
 
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of the largest absolute value, at least of 1
+TILES = (
+    "resize so that the shorter side has `resize` pixels (null: image_size); cut square tiles of image_size every "
+    "{stride} pixels, the last one flush with the border; a picture's score is the highest of its tiles, its map their "
+    "mean weighted by a pyramid (adlib.views.window)"
+)
 BATCHES = (1, 3)  # sizes that are compared; the graph is traced with 2
 
 
@@ -41,6 +46,7 @@ class Graph(nn.Module):
     """What the file computes: images [B,3,S,S] in 0..1 -> score [B], and map [B,S,S] where the system has one.
 
     Resizing and cropping come before it and are named in the file's metadata: they work on whole pictures of any size.
+    Of tiles it computes each by itself; the metadata say how a picture's score and map come from theirs.
     """
 
     def __init__(self, detector: nn.Module):
@@ -58,12 +64,17 @@ def to_onnx(run, file: str | Path) -> Exported:
     """Write FILE and FILE.json (method, run, thresholds, geometry), which also stand in the file's metadata_props.
 
     run: `adlib.runs.Run`. Any batch size; the side is the run's. Compared with torch through onnxruntime before it gets
-    its name. UserError: a missing extra, a missing file of the run, a place that cannot be written; Disagrees: beyond
-    TOLERANCE.
+    its name. UserError: a missing extra, a missing file of the run, a place that cannot be written, a run with padding;
+    Disagrees: beyond TOLERANCE.
     """
     _check_extra()
     file = Path(file)
     graph = Graph(run.detector("cpu")).eval()
+    if graph.detector.config.resize_mode == "pad":
+        raise UserError(
+            f"run {run.path} leaves the padding of each picture out of its score, which an ONNX file cannot do; export"
+            " a run with resize_mode squash, short_crop or tiles"
+        )
     side = graph.detector.config.image_size
     with torch.inference_mode():
         outputs = ("score", "map")[: len(graph(torch.rand(2, 3, side, side)))]  # also folds what is folded lazily
@@ -114,7 +125,9 @@ def _traced(graph: Graph, side: int, outputs: tuple[str, ...]):
 
 def metadata(run, geometry: Geometry) -> dict:
     """What one needs to use the file: where the images come from, which score is anomalous, which run it is."""
-    record = run.record
+    record, views = run.record, {}
+    if geometry.resize_mode == "tiles":
+        views = {"tiles": TILES.format(stride=geometry.stride or geometry.image_size // 2)}
     return {
         "method": record["method"],
         "dataset": record["dataset"],
@@ -122,6 +135,7 @@ def metadata(run, geometry: Geometry) -> dict:
         "seed": record["seed"],
         "run": record["hash"],
         "geometry": asdict(geometry),
+        **views,
         "thresholds": {c: facts["threshold"]["tau"] for c, facts in record["per_category"].items()},
         "decision": "anomalous where score > threshold",
         "adlib": adlib.__version__,

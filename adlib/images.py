@@ -6,10 +6,11 @@ Protocol: common.md section 2. EXIF rotation is not applied, as in the loaders o
 
 import functools
 import hashlib
+import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from adlib.common.memory import check_disk, check_memory
 from adlib.common.paths import cache_root
 from adlib.common.pictures import LARGEST, opened, size_of
 
-RESIZE_MODES = ("squash", "short_crop")
+RESIZE_MODES = ("squash", "short_crop", "pad", "tiles")
 RESAMPLES = ("antialias", "plain")
 MASK_RULES = ("nearest", "half", "any", "exact_one", "exact_one_antialias")
 # The rules of published code bring their own resampling, whatever the pictures' is: OpenCV's, and PIL's.
@@ -41,40 +42,77 @@ class Geometry:
     """How a picture becomes S x S: fields of the protocol, so two runs are comparable only if all agree."""
 
     image_size: int  # S, pixels per side
-    resize_mode: str = "squash"  # squash to S x S, or short_crop: shorter side to `resize`, then centre crop S
-    resize: int | None = None  # pixels of the shorter side before the crop; None: S. Only for short_crop
+    # squash: to S x S. short_crop: shorter side to `resize`, then centre crop S. pad: longer side to S, the picture in
+    # the middle, what is beyond mirrored. tiles: shorter side to `resize`, then S x S windows over the whole picture
+    resize_mode: str = "squash"
+    resize: int | None = None  # pixels of the shorter side before the cut; None: S. Only for short_crop and tiles
     resample: str = "antialias"  # bilinear with a low-pass (PIL), or plain: without (F.interpolate, cv2 INTER_LINEAR)
+    stride: int | None = None  # pixels from tile to tile; None: S // 2. The last tile ends where the picture does
 
     def __post_init__(self):
         check_names("resize_mode", [self.resize_mode], RESIZE_MODES)
         check_names("resample", [self.resample], RESAMPLES)
         if self.image_size < 1:
             raise UserError(f"image_size {self.image_size} is not a positive number of pixels; 256 is usual")
-        if self.resize is not None and self.resize_mode == "squash":
-            raise UserError(f"resize {self.resize} has no meaning for resize_mode 'squash'; leave it None")
+        if self.resize is not None and self.resize_mode in ("squash", "pad"):
+            raise UserError(f"resize {self.resize} has no meaning with resize_mode {self.resize_mode!r}; make it none")
         if self.resize is not None and self.resize < self.image_size:
-            raise UserError(f"resize {self.resize} is below image_size {self.image_size}; the crop needs at least that")
+            raise UserError(f"resize {self.resize} is smaller than image_size {self.image_size}; use at least that")
+        if self.stride is not None and self.resize_mode != "tiles":
+            raise UserError(f"stride {self.stride} has no meaning with resize_mode {self.resize_mode!r}; make it none")
+        if self.stride is not None and not 1 <= self.stride <= self.image_size:
+            raise UserError(f"stride {self.stride} is not in 1 to image_size {self.image_size}; more leaves gaps")
 
     def at(self, size: int) -> "Geometry":
-        """The same view of the picture on a grid of another side, e.g. `metric_size`."""
+        """The same part of the picture on one grid of another side, e.g. `metric_size`; that of tiles is padded."""
+        if self.resize_mode == "tiles":
+            return Geometry(size, "pad", resample=self.resample)
         scaled = self.resize and max(size, round(self.resize * size / self.image_size))
         return replace(self, image_size=size, resize=scaled)
 
+    @property
+    def whole(self) -> "Geometry":
+        """The same part of the picture on one S x S grid: itself, but of tiles the padded one."""
+        return self.at(self.image_size)
+
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) after resizing and before the crop. The long side is cut to an integer, as in torchvision.
+        """(height, width) after resizing and before the cut. The long side is cut to an integer, as in torchvision.
 
         UserError where a picture so long and narrow would take more than LARGEST pixels.
         """
         if self.resize_mode == "squash":
             return self.image_size, self.image_size
+        if self.resize_mode == "pad":
+            scale = self.image_size / max(height, width)
+            return max(1, round(height * scale)), max(1, round(width * scale))
         short = self.resize or self.image_size
         long = max(short, int(short * max(height, width) / min(height, width)))
         if short * long > LARGEST:
             raise UserError(
                 f"a picture of {width} x {height} pixels would become {short} x {long} with resize_mode "
-                f"{self.resize_mode}; cut it into pieces, or use resize_mode squash"
+                f"{self.resize_mode}; cut it into pieces, or use resize_mode squash or pad"
             )
         return (short, long) if height <= width else (long, short)
+
+    def windows(self, height: int, width: int) -> list[tuple[int, int]]:
+        """(top, left) of each S x S network input on the resized picture of that original size, in raster order.
+
+        Only tiles have more than one; only of pad a window reaches beyond the picture, and then it starts below zero.
+        """
+        resized = self.resized(height, width)
+        if self.resize_mode != "tiles":
+            return [(_offset(resized[0], self.image_size), _offset(resized[1], self.image_size))]
+        stride = self.stride or max(1, self.image_size // 2)
+        ends = [length - self.image_size for length in resized]
+        return list(itertools.product(*(dict.fromkeys([*range(0, end, stride), end]) for end in ends)))
+
+    def inside(self, height: int, width: int) -> tuple[slice, slice]:
+        """Rows and columns of the S x S grid that hold a picture of that original size: all of them, but of pad."""
+        if self.resize_mode != "pad":
+            return slice(0, self.image_size), slice(0, self.image_size)
+        top, left = (-start for start in self.windows(height, width)[0])
+        resized = self.resized(height, width)
+        return slice(top, top + resized[0]), slice(left, left + resized[1])
 
 
 def decode(path: str | Path) -> np.ndarray:
@@ -87,27 +125,50 @@ def decode(path: str | Path) -> np.ndarray:
 
 
 def resize(image: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """uint8 [H,W,3] -> uint8 [3,S,S], bilinear; `resample="antialias"` is PIL's own result."""
-    resized = _bilinear(image, geometry, geometry.resample)
-    return np.ascontiguousarray(resized.transpose(2, 0, 1))
+    """uint8 [H,W,3] -> uint8 [3,S,S], bilinear; `resample="antialias"` is PIL's own result.
+
+    UserError: tiles, which `cut` gives; `geometry.whole` is one grid for all of the picture.
+    """
+    _check_one_view(geometry)
+    return cut(image, geometry)[0]
+
+
+def _check_one_view(geometry: Geometry) -> None:
+    if geometry.resize_mode == "tiles":
+        raise UserError("resize_mode 'tiles' makes several inputs of a picture; squash, short_crop and pad make one")
+
+
+def cut(image: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """uint8 [H,W,3] -> uint8 [m,3,S,S], all network inputs of a picture in the order of `geometry.windows`."""
+    resized = _scaled(image, geometry, geometry.resample)
+    places = geometry.windows(*image.shape[:2])
+    views = [_window(resized, place, geometry.image_size, "symmetric") for place in places]  # mirrored: no false edge
+    return np.ascontiguousarray(np.stack(views).transpose(0, 3, 1, 2))
 
 
 def crop_box(original_size: tuple[int, int], geometry: Geometry) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) of what the network sees, in pixels of the original picture of (height, width)."""
-    height, width = geometry.resized(*original_size)
-    top, left = _offset(height, geometry.image_size), _offset(width, geometry.image_size)
+    if geometry.resize_mode != "short_crop":
+        return 0, 0, original_size[1], original_size[0]
+    (height, width), [(top, left)] = geometry.resized(*original_size), geometry.windows(*original_size)
     y, x, side = original_size[0] / height, original_size[1] / width, geometry.image_size
     return left * x, top * y, (left + side) * x, (top + side) * y
 
 
 def paste_back(map: np.ndarray, original_size: tuple[int, int], geometry: Geometry) -> np.ndarray:
-    """Map [h,w] on any grid -> float32 [H,W] over the picture of (height, width); NaN where it was cropped away."""
+    """Map [h,w] of what is seen of a picture of (height, width), without padding -> float32 [H,W]; NaN if cropped."""
     left, top, right, bottom = (round(edge) for edge in crop_box(original_size, geometry))
     image = Image.fromarray(np.asarray(map, dtype=np.float32))
     canvas = np.full(original_size, np.nan, dtype=np.float32)
     right, bottom = max(right, left + 1), max(bottom, top + 1)  # the crop of a very narrow picture may lie between two
     canvas[top:bottom, left:right] = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     return canvas
+
+
+def sizes(files: list[str]) -> np.ndarray:
+    """(height, width) of each picture file, int [N,2], from its header alone. UserError: unreadable image."""
+    with ThreadPoolExecutor(_workers()) as pool:
+        return np.array([size[::-1] for size in pool.map(size_of, files)], dtype=int).reshape(-1, 2)
 
 
 def to_float(images, device="cpu"):
@@ -118,13 +179,17 @@ def to_float(images, device="cpu"):
     return tensor.to(device).float().div_(255)
 
 
-def cached(table: pd.DataFrame, geometry: Geometry) -> np.memmap:
+def cached(table: pd.DataFrame, geometry: Geometry, views: bool = False) -> np.memmap:
     """All rows of a sample table, decoded and resized: uint8 [N,3,S,S], row i = i-th row of the table.
+
+    views=True: tiles too, uint8 [M,3,S,S], those of each picture in turn; which are whose says `adlib.views.Views`.
 
     Kept at `cache_root()/images/<key>.npy`, key = content fingerprint + rows + geometry + the code of `resize`, so a
     second call only opens it. Call it with the whole table of `data.load` and select rows afterwards: each selection is
-    a cache of its own. The array is mapped read-only. UserError: unreadable image, full disk.
+    a cache of its own. The array is mapped read-only. UserError: unreadable image, full disk, tiles without views=True.
     """
+    if not views:
+        _check_one_view(geometry)
     path = cache_root() / "images" / f"{cache_key(table, geometry)}.npy"
     try:
         return np.load(path, mmap_mode="r")
@@ -136,6 +201,8 @@ def cached(table: pd.DataFrame, geometry: Geometry) -> np.memmap:
 def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") -> tuple[np.ndarray, dict]:
     """Masks bool [N,S,S] of a sample table (True anomalous) and what happened to them; normal images are all False.
 
+    Padding is False; tiles have the grid of `geometry.whole`.
+
     rule: nearest; or bilinear, resampled as the pictures are, and `half` (>= 0.5) or `any` (> 0); or the rules of
     published code, which keep full pixels only (== 1): `exact_one` without a low-pass (DRAEM: OpenCV, whatever the
     pictures' resampling), `exact_one_antialias` with PIL's (SimpleNet, PatchCore). See common.md section 2.
@@ -146,7 +213,7 @@ def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") 
     pixels on the way to the grid: they count as normal). UserError: unknown rule, unreadable mask, or mask and image
     differ in size.
     """
-    geometry = Geometry(geometry) if isinstance(geometry, int) else geometry
+    geometry = (Geometry(geometry) if isinstance(geometry, int) else geometry).whole
     check_names("mask_rule", [rule], MASK_RULES)
     threshold = table.attrs.get("mask_threshold", 0)
 
@@ -172,11 +239,12 @@ def masks(table: pd.DataFrame, geometry: Geometry | int, rule: str = "nearest") 
     return result, info
 
 
-def decoded(files: list[str], geometry: Geometry) -> Iterator[np.ndarray]:
-    """uint8 [3,S,S] of each file in order, decoded and resized by a pool of threads. UserError: unreadable image."""
+def decoded(files: list[str], geometry: Geometry, make: Callable = resize) -> Iterator[np.ndarray]:
+    """uint8 [3,S,S] of each file in order, or what else `make` gives, by a pool of threads. UserError: unreadable."""
     with ThreadPoolExecutor(_workers()) as pool, tqdm(total=len(files), desc="decode", disable=None) as bar:
-        for start in range(0, len(files), CHUNK):
-            for picture in pool.map(lambda file: resize(decode(file), geometry), files[start : start + CHUNK]):
+        step = _workers() if geometry.resize_mode == "tiles" else CHUNK  # a picture may have thousands of tiles
+        for start in range(0, len(files), step):
+            for picture in pool.map(lambda file: make(decode(file), geometry), files[start : start + step]):
                 bar.update()
                 yield picture
 
@@ -206,19 +274,27 @@ def _offset(length: int, side: int) -> int:
     return round((length - side) / 2)
 
 
-def _centre(image: np.ndarray, side: int) -> np.ndarray:
-    top, left = _offset(image.shape[0], side), _offset(image.shape[1], side)
+def _window(image: np.ndarray, place: tuple[int, int], side: int, beyond: str = "constant") -> np.ndarray:
+    """The side x side window at (top, left); beyond the picture zeros, or mirrored (`beyond` is a mode of np.pad)."""
+    top, left = place
+    if top < 0 or left < 0:
+        around = [(max(0, -start), max(0, start + side - n)) for n, start in zip(image.shape, place, strict=False)]
+        image = np.pad(image, around + [(0, 0)] * (image.ndim - 2), mode=beyond)
+        top, left = max(0, top), max(0, left)
     return image[top : top + side, left : left + side]
 
 
-def _bilinear(image: np.ndarray, geometry: Geometry, resample: str) -> np.ndarray:
-    """uint8 [H,W] or [H,W,3] -> uint8 [S,S] or [S,S,3], the centre where the geometry crops."""
+def _scaled(image: np.ndarray, geometry: Geometry, resample: str) -> np.ndarray:
+    """uint8 [H,W] or [H,W,3] -> the same resized, bilinear, before anything is cut off."""
     height, width = geometry.resized(*image.shape[:2])
     if resample == "plain":
-        resized = _plain(image, height, width)
-    else:
-        resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-    return _centre(resized, geometry.image_size)
+        return _plain(image, height, width)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _mask_window(scaled: np.ndarray, size: tuple[int, int], geometry: Geometry) -> np.ndarray:
+    """The one window of a mask resized from (height, width); nothing is anomalous in the padding."""
+    return _window(scaled, geometry.windows(*size)[0], geometry.image_size)
 
 
 def _plain(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -244,7 +320,7 @@ def cache_key(table: pd.DataFrame, geometry: Geometry) -> str:
 @functools.cache
 def _code() -> str:
     """What turns a file into pixels: pictures that former code made are not taken for those of this one."""
-    return definitions.fingerprint(decode, resize, outside=("adlib.common",))
+    return definitions.fingerprint(decode, cut, outside=("adlib.common",))
 
 
 def _contents(table: pd.DataFrame) -> list[str]:
@@ -252,9 +328,12 @@ def _contents(table: pd.DataFrame) -> list[str]:
 
 
 def _store(path: Path, files: pd.Series, geometry: Geometry) -> None:
-    shape = (len(files), 3, geometry.image_size, geometry.image_size)
+    count = len(files)
+    if geometry.resize_mode == "tiles":
+        count = sum(len(geometry.windows(*size)) for size in sizes(list(files)).tolist())
+    shape = (count, 3, geometry.image_size, geometry.image_size)
     check_disk(math.prod(shape), path.parent, f"the image cache {path}")
-    pictures = decoded(list(files), geometry)
+    pictures = decoded(list(files), geometry, cut)
     try:
         with written_whole(path) as scratch, scratch.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -287,7 +366,7 @@ def _on_grid(mask: np.ndarray, geometry: Geometry, rule: str) -> tuple[np.ndarra
     if rule == "nearest":
         height, width = geometry.resized(*mask.shape)
         numbers = Image.fromarray(regions.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
-        kept = _centre(np.asarray(numbers), geometry.image_size)
+        kept = _mask_window(np.asarray(numbers), mask.shape, geometry)
         return kept > 0, count - len(np.unique(kept[kept > 0]))
     grid = _by_share(mask, geometry, rule)
     if count == 1:
@@ -298,7 +377,7 @@ def _on_grid(mask: np.ndarray, geometry: Geometry, rule: str) -> tuple[np.ndarra
 def _by_share(mask: np.ndarray, geometry: Geometry, rule: str) -> np.ndarray:
     """Mask bool [H,W] -> bool [S,S] by the grey level of the resized 8-bit mask, as the loaders do."""
     resample = RESAMPLE_OF_RULE.get(rule, geometry.resample)
-    grey = _bilinear(mask.astype(np.uint8) * 255, geometry, resample)
+    grey = _mask_window(_scaled(mask.astype(np.uint8) * 255, geometry, resample), mask.shape, geometry)
     if rule == "half":
         return grey >= 127.5
     if rule == "any":

@@ -21,12 +21,14 @@ from adlib import images
 from adlib.common.errors import UserError
 from adlib.common.files import written_whole
 from adlib.data.samples import ENDINGS
-from adlib.evaluation import to_grid
+from adlib.evaluation import stitched
 from adlib.models.base import Detector
+from adlib.views import Stitcher, Views
 
 OPACITY = 0.7  # of an overlay where the score is at the top of the scale
 STRIP = 256  # rows of a picture that are coloured at once
 WARM_UP = 10  # calls before the first picture, so that its milliseconds are those of all others
+BATCH = 16  # tiles of a picture that go through the network at once
 
 
 def pictures_in(source: str | Path, out: str | Path | None = None) -> list[Path]:
@@ -87,10 +89,10 @@ class Predictor:
         images.Image.init()  # Pillow loads its codecs at the first picture
 
     @torch.inference_mode()
-    def _network(self, picture: np.ndarray):
-        """uint8 [3,S,S] -> (score, map or None, milliseconds of transfer and of the network)."""
+    def _network(self, views: np.ndarray):
+        """uint8 [m,3,S,S] -> (Scores of the views, milliseconds of transfer and of the network)."""
         start = time.perf_counter()
-        tensor = images.to_float(picture[None], self.device)
+        tensor = images.to_float(views, self.device)
         self._wait()
         middle = time.perf_counter()
         out = self.detector.score(self.detector.embed(tensor))
@@ -106,19 +108,29 @@ class Predictor:
             torch.cuda.synchronize(self.device)
 
     def __call__(self, picture: str | Path | np.ndarray) -> dict:
-        """File or uint8 RGB [H,W,3] -> score, decision (1 = anomalous), map [S,S] or None, milliseconds per part."""
+        """File or uint8 RGB [H,W,3] -> score, decision (1 = anomalous), map or None, milliseconds per part.
+
+        The map is [S,S], of padded and tiled pictures [h,w] over the resized picture without padding.
+        """
         start = time.perf_counter()
         rgb = images.decode(picture) if isinstance(picture, str | Path) else np.asarray(picture)
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise UserError(f"a picture array is {rgb.dtype} {list(rgb.shape)}; it must be uint8 RGB [H,W,3]")
-        small = images.resize(rgb, self.geometry)
+        cut = images.cut(rgb, self.geometry)
+        stitcher = Stitcher(Views.of_sizes([rgb.shape[:2]], self.geometry))
         decoded = 1e3 * (time.perf_counter() - start)
-        out, transfer, network = self._network(small)
+        transfer = network = post = 0.0
+        for first in range(0, len(cut), BATCH):
+            out, moved, computed = self._network(cut[first : first + BATCH])
+            after = time.perf_counter()
+            finished = stitched(self.detector, stitcher, out)
+            transfer, network, post = transfer + moved, network + computed, post + time.perf_counter() - after
         after = time.perf_counter()
-        score = float(out.image[0])
+        [(image, whole)] = finished
+        score = float(image)
         if not np.isfinite(score):  # NaN > threshold is False: it would pass as normal
             raise UserError(f"the score of {picture if isinstance(picture, str | Path) else 'an array'} is not finite")
-        amap = None if out.map is None else to_grid(out.map.float(), self.geometry.image_size)[0].cpu().numpy()
+        amap = None if whole is None else whole.cpu().numpy()
         end = time.perf_counter()
         return {
             "score": score,
@@ -127,7 +139,7 @@ class Predictor:
             "decode_ms": decoded,
             "transfer_ms": transfer,
             "network_ms": network,
-            "post_ms": 1e3 * (end - after),
+            "post_ms": 1e3 * (post + end - after),
             "end_to_end_ms": 1e3 * (end - start),
             "map": amap,
             "size": rgb.shape[:2],
@@ -138,8 +150,9 @@ def predict(predictor: Predictor, pictures, maps: bool = False) -> pd.DataFrame:
     """Score pictures: a path, a folder, a list of paths or uint8 RGB arrays [H,W,3], or a tensor [B,3,H,W] in 0..1.
 
     One row each: path, score (higher = more anomalous), decision at the stored normal-only threshold, milliseconds
-    (decode with resize, transfer, network, post-processing, end to end; warmed up). maps=True adds the map [S,S],
-    float32. Raises UserError for a picture that cannot be read.
+    (decode with resize, transfer, network, post-processing, end to end; warmed up). maps=True adds the map, float32
+    [S,S]; of padded and tiled pictures [h,w] over the resized picture without padding. Raises UserError for a picture
+    that cannot be read.
     """
     pictures, rows = list(_listed(pictures)), []
     for picture in pictures:

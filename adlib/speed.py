@@ -14,7 +14,8 @@ import torch
 
 from adlib import images
 from adlib.common.seeds import pick_device
-from adlib.evaluation import to_grid
+from adlib.evaluation import stitched
+from adlib.views import Stitcher, Views
 
 
 def measure(call: Callable[[], object], device: str = "cpu", seconds: float = 3.0, calls: int = 50) -> np.ndarray:
@@ -58,10 +59,12 @@ def speed(
                 return detector.score(detector.embed(x))
 
             def end_to_end(paths=chosen):
-                pictures = np.stack([images.resize(images.decode(p), shape) for p in paths])
-                out = detector.score(detector.embed(images.to_float(pictures, device)))
-                maps = None if out.map is None else to_grid(out.map.float(), side).cpu().numpy()
-                return out.image.cpu().numpy(), maps
+                pictures = [images.decode(p) for p in paths]
+                stitcher = Stitcher(Views.of_sizes([p.shape[:2] for p in pictures], shape))
+                views = np.concatenate([images.cut(p, shape) for p in pictures])
+                out = detector.score(detector.embed(images.to_float(views, device)))
+                finished = stitched(detector, stitcher, out)
+                return [(score.item(), None if whole is None else whole.cpu().numpy()) for score, whole in finished]
 
             for what, call in (("network", network), ("end_to_end", end_to_end)):
                 ms = measure(call, device, seconds)

@@ -67,7 +67,13 @@ def test_threshold_geometry_and_run_stand_in_the_file_and_beside_it(tmp_path):
     written = export.to_onnx(run, tmp_path / "model.onnx")
     beside = json.loads((tmp_path / "model.onnx.json").read_text())
     assert beside["thresholds"] == {"stripes": 0.25}
-    assert beside["geometry"] == {"image_size": 64, "resize_mode": "squash", "resize": None, "resample": "antialias"}
+    assert beside["geometry"] == {
+        "image_size": 64,
+        "resize_mode": "squash",
+        "resize": None,
+        "resample": "antialias",
+        "stride": None,
+    }
     assert (beside["method"], beside["run"], beside["seed"]) == ("draem", "abc", 3)
     assert beside["adlib"] == adlib.__version__
     inside = {p.key: p.value for p in onnx.load(written.file).metadata_props}

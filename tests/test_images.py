@@ -165,7 +165,7 @@ def test_plain_resampling_is_without_antialiasing():
         ((0,), "image_size 0 is not"),
         ((8, "crop"), r"unknown resize_mode 'crop'; did you mean 'short_crop'\? valid: squash, short_crop"),
         ((8, "squash", 10), "resize 10 has no meaning"),
-        ((8, "short_crop", 7), "resize 7 is below image_size 8"),
+        ((8, "short_crop", 7), "resize 7 is smaller than image_size 8"),
         ((8, "squash", None, "cubic"), "unknown resample 'cubic'; valid: antialias, plain"),
     ],
 )

@@ -11,6 +11,7 @@ from conftest import PROJECT
 ROOMS = (
     "common",
     "images",
+    "views",
     "metrics",
     "data",
     "losses",

@@ -103,9 +103,12 @@ def worst_rows(scores: pd.DataFrame, k: int = 3) -> list[int]:
 
 
 def _material(run, category: str, rows: Sequence[int]) -> dict[int, tuple]:
-    """{row: (picture uint8 [S,S,3] as the network sees it, mask bool [S,S] or None, map float [S,S])}."""
+    """{row: (picture uint8 [h,w,3] as the network sees it, mask bool [h,w] or None, map float [h,w])}.
+
+    h = w = S, but less where the picture was padded.
+    """
     config = get(run.record["method"])[1].from_dict(run.record["config"])
-    shape, table = config.geometry, data.load(run.record["dataset"], category)
+    shape, table = config.geometry.whole, data.load(run.record["dataset"], category)
     root = Path(table.attrs["root"])
     places = {Path(p).relative_to(root).as_posix(): i for i, p in enumerate(table.path)}
     wanted = run.scores.loc[list(rows), "path"]
@@ -116,10 +119,13 @@ def _material(run, category: str, rows: Sequence[int]) -> dict[int, tuple]:
     masks, info = images.masks(chosen, shape, config.mask_rule)
     out = {}
     for k, row in enumerate(rows):
-        picture = _picture(chosen.path.iloc[k], shape)
-        small = Image.fromarray(run.maps[row].astype(np.float32))
+        decoded = images.decode(chosen.path.iloc[k])
+        size, stored = decoded.shape[:2], run.maps[row].astype(np.float32)
+        inside = shape.inside(*size)
+        picture = images.resize(decoded, shape).transpose(1, 2, 0)[inside]
+        small = Image.fromarray(np.ascontiguousarray(stored[shape.at(len(stored)).inside(*size)]))
         amap = np.asarray(small.resize(picture.shape[1::-1], Image.Resampling.BILINEAR))
-        out[row] = picture, None if k in info["no_mask"] else masks[k], amap
+        out[row] = picture, None if k in info["no_mask"] else masks[k][inside], amap
     return out
 
 

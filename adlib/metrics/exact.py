@@ -3,7 +3,8 @@
 Exact definitions and their reasons: specs/common.md section 4. AUROC and AP agree with scikit-learn, AUPRO with MVTec's
 official evaluation code; all are one pass over the scores (`adlib.metrics.ranking`). Arrays, sequences and tensors are
 accepted. NaN or infinite scores, grey masks and unequal shapes raise UserError. Where one class is absent a metric has
-no value: UserError naming that class, or NaN with one_class="nan".
+no value: UserError naming that class, or NaN with one_class="nan". Pixel metrics take `valid` (0/1) of the maps' shape:
+pixels outside, such as padding, count nowhere, whatever their score.
 
 Public names: `adlib.metrics`.
 """
@@ -14,7 +15,7 @@ import numpy as np
 
 from adlib.common.errors import UserError
 from adlib.metrics import ranking
-from adlib.metrics.inputs import check_images, check_limit, check_pair, check_scores
+from adlib.metrics.inputs import check_images, check_limit, check_pair, check_scores, check_valid
 from adlib.metrics.ranking import Ranking, defined
 
 IMAGE = ("labels", "scores")
@@ -26,9 +27,9 @@ def image_auroc(labels, scores, one_class: str = "error") -> float:
     return _auroc(labels, scores, IMAGE, one_class)
 
 
-def pixel_auroc(masks, maps, one_class: str = "error") -> float:
+def pixel_auroc(masks, maps, one_class: str = "error", valid=None) -> float:
     """AUROC over all pixels of all images pooled, normal images included. masks (0/1), maps: [N,H,W]."""
-    return _auroc(masks, maps, PIXEL, one_class)
+    return _auroc(masks, maps, PIXEL, one_class, valid)
 
 
 def average_precision(labels, scores, one_class: str = "error") -> float:
@@ -36,9 +37,9 @@ def average_precision(labels, scores, one_class: str = "error") -> float:
     return _average_precision(labels, scores, IMAGE, one_class)
 
 
-def pixel_average_precision(masks, maps, one_class: str = "error") -> float:
+def pixel_average_precision(masks, maps, one_class: str = "error", valid=None) -> float:
     """Average precision over all pixels pooled. masks (0/1), maps: [N,H,W]."""
-    return _average_precision(masks, maps, PIXEL, one_class)
+    return _average_precision(masks, maps, PIXEL, one_class, valid)
 
 
 def f1_max(labels, scores, one_class: str = "error") -> tuple[float, float]:
@@ -50,24 +51,26 @@ def f1_max(labels, scores, one_class: str = "error") -> tuple[float, float]:
     return _f1_max(ranks) if defined(ranks, "F1", "labels", one_class) else (np.nan, np.nan)
 
 
-def aupro(masks, maps, fpr_limit: float = 0.3, one_class: str = "error") -> float:
+def aupro(masks, maps, fpr_limit: float = 0.3, one_class: str = "error", valid=None) -> float:
     """Area under the per-region-overlap curve up to FPR = fpr_limit, divided by it; exact, 8-connected regions.
 
     masks (0/1), maps: [N,H,W]. Every region counts once, FPR is over the normal pixels of all images (common.md 4.4).
     """
-    limit, ranks = check_limit(fpr_limit), ranking.rank_images(*check_images(masks, maps))
+    limit, ranks = check_limit(fpr_limit), ranking.rank_images(*check_images(masks, maps, valid))
     return float(ranks.aupro(limit)) if defined(ranks, "AUPRO", "masks", one_class) else np.nan
 
 
-def pixel_metrics(masks, maps, limits: Sequence[float] = (0.3,), one_class: str = "error") -> dict[str, float]:
+def pixel_metrics(
+    masks, maps, limits: Sequence[float] = (0.3,), one_class: str = "error", valid=None
+) -> dict[str, float]:
     """Every pixel metric in one pass: pixel_auroc, pixel_ap, aupro@L per limit, pixel_f1_max (oracle), counts.
 
     masks (0/1), maps: [N,H,W]. Memory above the inputs: about 60 bytes per anomalous pixel and 30 MB;
     masks that are not bool cost 2 bytes per pixel more.
     """
     limits = [check_limit(limit) for limit in limits]
-    masks, maps = check_images(masks, maps)
-    ranks = ranking.rank_images(masks, maps)
+    masks, maps, valid = check_images(masks, maps, valid)
+    ranks = ranking.rank_images(masks, maps, valid)
     both = defined(ranks, "a pixel metric", "masks", one_class)
     f1, cut = _f1_max(ranks) if both else (np.nan, np.nan)
     return {
@@ -78,7 +81,7 @@ def pixel_metrics(masks, maps, limits: Sequence[float] = (0.3,), one_class: str 
         "pixel_f1_threshold (oracle)": cut,
         "n_images": len(masks),
         "n_regions": ranks.n_regions,
-        "n_pixels": masks.size,
+        "n_pixels": masks.size if valid is None else int(valid.sum()),
         "n_anomalous_pixels": int(ranks.positives.sum()),
     }
 
@@ -114,13 +117,13 @@ def decisions(labels, scores, tau: float) -> dict[str, float]:
     }
 
 
-def _auroc(truth, scores, names: tuple[str, str], one_class: str) -> float:
-    ranks = ranking.rank_elements(*check_pair(truth, scores, names))
+def _auroc(truth, scores, names: tuple[str, str], one_class: str, valid=None) -> float:
+    ranks = ranking.rank_elements(*check_valid(truth, scores, valid, names))
     return float(ranks.auroc()) if defined(ranks, "AUROC", names[0], one_class) else np.nan
 
 
-def _average_precision(truth, scores, names: tuple[str, str], one_class: str) -> float:
-    ranks = ranking.rank_elements(*check_pair(truth, scores, names))
+def _average_precision(truth, scores, names: tuple[str, str], one_class: str, valid=None) -> float:
+    ranks = ranking.rank_elements(*check_valid(truth, scores, valid, names))
     return float(ranks.average_precision()) if defined(ranks, "average precision", names[0], one_class) else np.nan
 
 

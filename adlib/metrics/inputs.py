@@ -20,12 +20,14 @@ def as_array(values) -> np.ndarray:
     return np.atleast_1d(values.astype(np.float32) if values.dtype == np.float16 else values)
 
 
-def check_scores(scores, name: str) -> np.ndarray:
-    """The array, or UserError naming the first image whose score is NaN or infinite."""
-    scores = as_array(scores)
-    if scores.dtype.kind == "f" and scores.size and not np.isfinite([scores.min(), scores.max()]).all():
-        place = np.unravel_index(np.argmin(np.isfinite(scores)), scores.shape)
-        raise UserError(f"{name}[{place[0]}] contains {scores[place]}; every score must be finite")
+def check_scores(scores, name: str, valid: np.ndarray | None = None) -> np.ndarray:
+    """The array, or UserError naming the first image with a NaN or infinite score that is valid (default: all are)."""
+    scores, where = as_array(scores), True if valid is None else valid
+    if scores.dtype.kind == "f":
+        ends = [scores.min(where=where, initial=0), scores.max(where=where, initial=0)]  # of whole arrays: no copies
+        if not np.isfinite(ends).all():
+            place = np.unravel_index(np.argmin(np.isfinite(scores) | np.logical_not(where)), scores.shape)
+            raise UserError(f"{name}[{place[0]}] contains {scores[place]}; every score must be finite")
     return scores.view(np.uint8) if scores.dtype == bool else scores
 
 
@@ -43,9 +45,9 @@ def check_binary(values, name: str) -> np.ndarray:
     return result
 
 
-def check_pair(truth, scores, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """Boolean truth and finite scores of one shape, or UserError."""
-    truth, scores = check_binary(truth, names[0]), check_scores(scores, names[1])
+def check_pair(truth, scores, names: tuple[str, str], valid: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Boolean truth and scores of one shape, finite where they are valid (default: everywhere), or UserError."""
+    truth, scores = check_binary(truth, names[0]), check_scores(scores, names[1], valid)
     if truth.shape != scores.shape:
         raise UserError(
             f"{names[0]} have shape {list(truth.shape)} but {names[1]} {list(scores.shape)}; they must agree"
@@ -55,16 +57,29 @@ def check_pair(truth, scores, names: tuple[str, str]) -> tuple[np.ndarray, np.nd
     return truth, scores
 
 
-def check_images(masks, maps) -> tuple[np.ndarray, np.ndarray]:
-    """Masks and maps as [N,H,W]; one [H,W] image and a channel axis of length 1 are accepted."""
-    masks, maps = check_pair(masks, maps, ("masks", "maps"))
+def check_images(masks, maps, valid=None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Masks and maps as [N,H,W], and where they count; one [H,W] image and a channel axis of length 1 are accepted.
+
+    valid (0/1), of the masks' shape: pixels outside count nowhere and may hold any score, NaN too; None: all count.
+    """
+    masks, maps, valid = check_valid(masks, maps, valid, ("masks", "maps"))
     if masks.ndim == 2:
-        return masks[None], maps[None]
+        return masks[None], maps[None], None if valid is None else valid[None]
     if masks.ndim == 4 and masks.shape[1] == 1:
-        return masks[:, 0], maps[:, 0]
+        return masks[:, 0], maps[:, 0], None if valid is None else valid[:, 0]
     if masks.ndim != 3:
         raise UserError(f"masks and maps must be [N,H,W], got {list(masks.shape)}")
-    return masks, maps
+    return masks, maps, valid
+
+
+def check_valid(truth, scores, valid, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """What `check_pair` gives, and boolean valid of that shape (None: all); scores outside of it may be anything."""
+    if valid is None:
+        return *check_pair(truth, scores, names), None
+    valid, scores = check_binary(valid, "valid"), as_array(scores)
+    if valid.shape != scores.shape:
+        raise UserError(f"valid has shape {list(valid.shape)} but {names[1]} {list(scores.shape)}; they must agree")
+    return *check_pair(truth, scores, names, valid), valid
 
 
 def check_limit(limit: float) -> float:

@@ -118,6 +118,7 @@ def pixel_replicates(
     index=None,
     bins: int = 4096,
     labels=None,
+    valid=None,
 ) -> dict[str, np.ndarray]:
     """Stratified bootstrap of pixel_auroc, pixel_ap, aupro@L: {metric: drawn values [B]}; images are drawn, not pixels.
 
@@ -126,12 +127,13 @@ def pixel_replicates(
     the same images, so the replicates of two systems are paired; the labels matter where a small defect has no pixel on
     one of their grids. Each image becomes a histogram of its normal pixels, anomalous pixels and region weights over
     common quantile bins, half of them of the anomalous scores, where AP needs them fine; a replicate is a sum of
-    histograms and carries the bins' rounding. UserError: no anomalous or no normal pixel, fewer than 2 bins.
+    histograms and carries the bins' rounding. valid (0/1) [N,H,W]: pixels outside count nowhere. UserError: no
+    anomalous or no normal pixel, fewer than 2 bins.
     """
-    masks, maps = check_images(masks, maps)
+    masks, maps, valid = check_images(masks, maps, valid)
     limits = [check_limit(limit) for limit in limits]
     counts = _image_counts(masks, labels, replicates, seed, index)
-    return _pixel_draws(masks, maps, limits, counts, bins)
+    return _pixel_draws(masks, maps, valid, limits, counts, bins)
 
 
 def _parts(labels, scores, replicates: int, seed: int, index) -> list[_Part]:
@@ -256,32 +258,39 @@ def _score_mean(parts: list[_Part], values: list[float], force: bool) -> Interva
     return Interval(float(max(mean - down, 0.0)), float(min(mean + up, 1.0)), "score", mean)
 
 
-def _edges(masks: np.ndarray, maps: np.ndarray, bins: int) -> np.ndarray:
+def _edges(masks: np.ndarray, maps: np.ndarray, valid: np.ndarray | None, bins: int) -> np.ndarray:
     """Lower ends of the common bins, ascending: quantiles of the normal and of the anomalous scores, half each."""
     if bins < 2:
         raise UserError(f"bins must be at least 2, got {bins}; the usual value is 4096")
     shares = np.linspace(0, 1, bins // 2, endpoint=False)
     every = max(1, maps.size // 1_000_000)  # a million pixels fix 2048 quantiles well enough
-    normal = maps.reshape(-1)[::every][~masks.reshape(-1)[::every]]
+    counts = ~masks.reshape(-1)[::every]
+    if valid is not None:
+        counts, masks = counts & valid.reshape(-1)[::every], masks & valid
+    normal = maps.reshape(-1)[::every][counts]
     ends = [np.quantile(part, shares, method="higher") for part in (normal, maps[masks]) if len(part)]
     return np.unique(np.concatenate(ends))
 
 
-def _histograms(masks: np.ndarray, maps: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _histograms(
+    masks: np.ndarray, maps: np.ndarray, valid: np.ndarray | None, edges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per image, highest bin first, [N, bins]: normal pixels, anomalous pixels, region weights (sums of 1/n_k)."""
     shape = (len(masks), len(edges) + 1)
     normals, positives, weight = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for i, (mask, scores) in enumerate(zip(masks, maps, strict=True)):
         place = len(edges) - np.searchsorted(edges, scores, "right")
-        normals[i] = np.bincount(place[~mask], minlength=shape[1])
-        positives[i] = np.bincount(place[mask], minlength=shape[1])
-        weight[i] = np.bincount(place[mask], region_weights(mask[None])[0], minlength=shape[1])
+        counts = None if valid is None else valid[i : i + 1]
+        normal, anomalous = (~mask, mask) if counts is None else (~mask & counts[0], mask & counts[0])
+        normals[i] = np.bincount(place[normal], minlength=shape[1])
+        positives[i] = np.bincount(place[anomalous], minlength=shape[1])
+        weight[i] = np.bincount(place[anomalous], region_weights(mask[None], counts)[0], minlength=shape[1])
     return normals, positives, weight
 
 
-def _pixel_draws(masks, maps, limits: Sequence[float], counts: np.ndarray, bins: int) -> dict[str, np.ndarray]:
+def _pixel_draws(masks, maps, valid, limits: Sequence[float], counts: np.ndarray, bins: int) -> dict[str, np.ndarray]:
     """Pixel metrics of every replicate [B]; counts: [B, N], how often each image was drawn."""
-    histograms = _histograms(masks, maps, _edges(masks, maps, bins))
+    histograms = _histograms(masks, maps, valid, _edges(masks, maps, valid, bins))
     whole = Ranking.of_bins(*(each.sum(axis=0) for each in histograms))
     defined(whole, "a pixel interval", "masks", "error")
     batches = [counts[start : start + BATCH] for start in range(0, len(counts), BATCH)]

@@ -80,26 +80,32 @@ class Ranking:
         return 2.0 * hits / (hits + self.above + self.ties + hits[..., -1:])
 
 
-def region_weights(masks: np.ndarray) -> tuple[np.ndarray, int]:
+def region_weights(masks: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.ndarray, int]:
     """1/n_k for every anomalous pixel in raster order, and the number of regions.
 
-    masks: [N,H,W] bool; n_k = size of its 8-connected region. A region never crosses images.
+    masks: [N,H,W] bool; n_k = size of its 8-connected region. A region never crosses images. valid: likewise; pixels
+    outside count for no region, but they still connect one.
     """
     weights, n_regions = [], 0
-    for mask in masks:
+    for i, mask in enumerate(masks):
         if mask.any():
             regions, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
-            place = regions[mask]
-            weights.append(1.0 / np.bincount(place)[place])
-            n_regions += count
+            place = regions[mask] if valid is None else regions[mask & valid[i]]
+            sizes = np.bincount(place)
+            weights.append(1.0 / sizes[place])
+            n_regions += count if valid is None else int((sizes[1:] > 0).sum())
     return (np.concatenate(weights) if weights else np.zeros(0)), n_regions
 
 
-def normal_chunks(truth: np.ndarray, scores: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
+def normal_chunks(
+    truth: np.ndarray, scores: np.ndarray, size: int = CHUNK, valid: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
     """Copies of the normal scores, a few leading entries (images) at a time, about `size` elements each."""
     step = max(1, size * len(truth) // truth.size)
     for start in range(0, len(truth), step):
-        yield scores[start : start + step][~truth[start : start + step]]
+        part = slice(start, start + step)
+        normal = ~truth[part] if valid is None else ~truth[part] & valid[part]
+        yield scores[part][normal]
 
 
 def rank(
@@ -125,15 +131,17 @@ def rank(
     return Ranking(scores[down], above[down], ties[down], positives[down], share, np.int64(total), n_regions)
 
 
-def rank_elements(truth: np.ndarray, scores: np.ndarray) -> Ranking:
+def rank_elements(truth: np.ndarray, scores: np.ndarray, valid: np.ndarray | None = None) -> Ranking:
     """Table without regions, for checked arrays of any shape."""
-    return rank(scores[truth], None, normal_chunks(truth, scores))
+    anomalous = truth if valid is None else truth & valid
+    return rank(scores[anomalous], None, normal_chunks(truth, scores, valid=valid))
 
 
-def rank_images(masks: np.ndarray, maps: np.ndarray) -> Ranking:
+def rank_images(masks: np.ndarray, maps: np.ndarray, valid: np.ndarray | None = None) -> Ranking:
     """Table with region weights, for checked [N,H,W] arrays."""
-    weights, n_regions = region_weights(masks)
-    return rank(maps[masks], weights, normal_chunks(masks, maps), n_regions)
+    weights, n_regions = region_weights(masks, valid)
+    anomalous = masks if valid is None else masks & valid
+    return rank(maps[anomalous], weights, normal_chunks(masks, maps, valid=valid), n_regions)
 
 
 def defined(ranking: Ranking, what: str, name: str, one_class: str) -> bool:

@@ -45,12 +45,16 @@ class PixelMetrics:
         self.weight = np.zeros(1 << bits)
         self.n_images = self.n_regions = 0
 
-    def update(self, masks, maps) -> "PixelMetrics":
-        """Count whole images: masks (0/1) and maps [N,H,W], arrays or tensors. Returns itself."""
-        masks, maps = check_images(masks, maps)
-        for mask, scores in zip(masks, maps, strict=True):
-            weights, regions = region_weights(mask[None])
-            self._count(scores[~mask], scores[mask], weights)
+    def update(self, masks, maps, valid=None) -> "PixelMetrics":
+        """Count whole images: masks (0/1) and maps [N,H,W], arrays or tensors; of them the pixels that are valid (0/1,
+        default all). Returns itself.
+        """
+        masks, maps, valid = check_images(masks, maps, valid)
+        for i, (mask, scores) in enumerate(zip(masks, maps, strict=True)):
+            counts = None if valid is None else valid[i]
+            weights, regions = region_weights(mask[None], None if counts is None else counts[None])
+            normal, anomalous = (~mask, mask) if counts is None else (~mask & counts, mask & counts)
+            self._count(scores[normal], scores[anomalous], weights)
             self.n_images += 1
             self.n_regions += regions
         return self

@@ -32,6 +32,7 @@ class Scores(NamedTuple):
 
     image: Tensor  # [B]
     map: Tensor | None  # [B,h,w] on any grid; None where the system does not localise
+    cells: Tensor | None = None  # [B,h,w], what `pool` makes the image score of; None: the map
 
 
 class Detector(nn.Module):
@@ -161,6 +162,16 @@ class Detector(nn.Module):
         `embeddings.take(rows, generator.device)`.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no fit")
+
+    def pool(self, cells: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The cells (or map) of a batch [B,h,w] -> its image scores [B]: the largest of each image.
+
+        valid: bool [B,h,w], without the padding of pictures; None: all count. A system whose `score` pools in another
+        way overrides it, so that `pool(cells)` is its image score.
+        """
+        if valid is not None:
+            cells = cells.masked_fill(~valid, -torch.inf)
+        return cells.flatten(1).amax(1)
 
     def score(self, embeddings) -> Scores:
         """Embeddings of a batch -> Scores. Called in eval mode without gradients."""

@@ -45,24 +45,24 @@ class Config:
     """
 
     image_size: int = setting(256, low=8, high=LARGEST_SIDE)  # pixels per side of the network's square input
-    resize_mode: str = setting("squash", choices=images.RESIZE_MODES)  # short_crop: resize, then the centre
-    resize: int | None = setting(
-        None, low=8, high=LARGEST_SIDE
-    )  # pixels of the shorter side before the centre crop (short_crop only)
+    # short_crop: resize, then the centre; pad: undistorted, in the middle; tiles: undistorted, cut in several inputs
+    resize_mode: str = setting("squash", choices=images.RESIZE_MODES)
+    # pixels of the shorter side before the cut (short_crop, tiles)
+    resize: int | None = setting(None, low=8, high=LARGEST_SIDE)
+    # pixels from tile to tile; none: image_size // 2
+    stride: int | None = setting(None, low=8, high=LARGEST_SIDE, later=True)
     resample: str = setting("antialias", choices=images.RESAMPLES)  # plain: bilinear without a low-pass, as cv2
     epochs: int | None = setting(100, low=0, high=MOST_EPOCHS)  # passes over the normal training images; 0: no training
     steps: int | None = setting(None, low=1, high=MOST_STEPS)  # optimiser steps, instead of epochs
     batch_size: int = setting(8, low=1, high=LARGEST_BATCH)  # images
-    eval_every: int = setting(
-        0, low=0, high=MOST_EPOCHS
-    )  # epochs between looks at the test set, for the oracle row only; 0: never
+    # epochs between looks at the test set, for the oracle row only; 0: never
+    eval_every: int = setting(0, low=0, high=MOST_EPOCHS)
     holdback: float = setting(0.1, low=0.0, high=0.5)  # share of the normal training images kept for the threshold
     # how masks come to the evaluation grid; nearest: sampled; half: mean from 0.5; any: one pixel is enough; exact_one,
     # exact_one_antialias: as published code, where the resized mask is exactly 1
     mask_rule: str = setting("nearest", choices=images.MASK_RULES)
-    metric_size: int | None = setting(
-        None, low=8, high=LARGEST_SIDE
-    )  # pixels per side of the evaluation grid; none: image_size
+    # pixels per side of the evaluation grid; none: image_size, of tiles the longer side of the pictures
+    metric_size: int | None = setting(None, low=8, high=LARGEST_SIDE)
     # of training steps; tf32 of all products, CUDA only; bfloat16 on a CPU is fast only where that has avx512_bf16
     precision: str = setting("float32", choices=PRECISIONS)
 
@@ -74,12 +74,7 @@ class Config:
             object.__setattr__(self, f.name, value)
         if (self.epochs is None) == (self.steps is None):
             raise UserError(f"epochs is {self.epochs} and steps {self.steps}; exactly one of them must be a number")
-        if self.resize is not None and self.resize < self.image_size:
-            raise UserError(f"resize {self.resize} is smaller than image_size {self.image_size}; use at least that")
-        if self.resize is not None and self.resize_mode == "squash":
-            raise UserError(
-                f"resize {self.resize} has no meaning with resize_mode 'squash'; use 'short_crop' or drop it"
-            )
+        _ = self.geometry  # its own checks
 
     @classmethod
     def from_dict(cls, values: dict | None) -> "Config":
@@ -94,7 +89,7 @@ class Config:
     @property
     def geometry(self) -> images.Geometry:
         """How the pictures become the network's input."""
-        return images.Geometry(self.image_size, self.resize_mode, self.resize, self.resample)
+        return images.Geometry(self.image_size, self.resize_mode, self.resize, self.resample, self.stride)
 
     def to_dict(self) -> dict:
         """Plain JSON values of all fields."""

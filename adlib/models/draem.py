@@ -250,7 +250,8 @@ class Draem(base.Detector):
     def score(self, embeddings: Tensor) -> Scores:
         """Image score: maximum of the smoothed softmax map, in 0..1; map: un-smoothed difference of logits [B,S,S]."""
         margin = _margin(self(embeddings)[1])
-        return Scores(smoothed(margin.sigmoid(), self.side).flatten(1).amax(1), margin)
+        cells = smoothed(margin.sigmoid(), self.side)
+        return Scores(self.pool(cells), margin, cells)
 
     @torch.inference_mode()
     def parts(self, images: Tensor) -> dict[str, Tensor]:

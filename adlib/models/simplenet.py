@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adlib import images
 from adlib.backbones import Features
 from adlib.common.errors import UserError
 from adlib.layers import gaussian_blur
@@ -33,7 +34,7 @@ class Config(base.Config):
     """The authors' run.sh; each default is the paper's setting."""
 
     image_size: int = setting(288, low=32, high=LARGEST_SIDE)  # pixels, centre crop
-    resize_mode: str = setting("short_crop", choices=("squash", "short_crop"))
+    resize_mode: str = setting("short_crop", choices=images.RESIZE_MODES)
     resize: int | None = setting(329, low=32, high=LARGEST_SIDE)  # pixels of the shorter side before the crop
     backbone: str = "wide_resnet50_2.tv_in1k"  # timm name and weights; torchvision's IMAGENET1K_V1
     pretrained: bool = True  # false: random backbone, a control
@@ -241,4 +242,4 @@ class SimpleNet(base.Detector):
         """
         grid = -self._output(self.rows(embeddings)).unflatten(0, (-1, *embeddings[0].shape[-2:]))
         size = self.config.image_size
-        return Scores(grid.flatten(1).amax(1), localise(grid, (size, size), self.config.smooth * size / 288))
+        return Scores(self.pool(grid), localise(grid, (size, size), self.config.smooth * size / 288), grid)

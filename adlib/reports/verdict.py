@@ -30,7 +30,7 @@ from adlib.reports.published import (
 NEVER_JUDGED = ("seconds_per_image", "frames_per_second")  # other hardware and code (specs/common 5)
 LENGTH = ("epochs", "steps")  # of training; a config has one of them
 # fields that make a run another experiment than the published one
-CORE = ("training", "image_size", "resize_mode", "resize", "backbone", *LENGTH)
+CORE = ("training", "image_size", "resize_mode", "resize", "stride", "backbone", *LENGTH)
 # fields that a run may choose without becoming another system; they are listed where they differ
 NEUTRAL = ("holdback", "mask_rule", "metric_size", "eval_every", "precision", "batch_size", "select", "cache_dtype")
 PIXEL_ONLY = ("mask_rule", "metric_size", "smoothing")

@@ -23,6 +23,9 @@ from adlib.runs import proof
 from adlib.runs.plan import Plan
 from adlib.runs.record import record
 from adlib.training import Training, learnt_state, load_learnt
+from adlib.views import Views
+
+GRID = 1024  # pixels per side of the evaluation grid of tiles, at most, unless metric_size asks for more
 
 FLOAT = 4  # bytes
 AT_ONCE = 16  # pictures that are embedded or scored together
@@ -32,10 +35,13 @@ PER_WEIGHT = 4  # of what learns: the weight, its gradient, two moments
 
 @dataclass
 class CategoryData:
-    """One category of a run: its sample table, pictures uint8 [N,3,S,S], their embeddings, and which rows are what."""
+    """One category of a run: its sample table, what its pictures become for the network (uint8 [M,3,S,S], M = N but for
+    tiles), their embeddings, and which rows of the table are what.
+    """
 
     name: str
     table: pd.DataFrame
+    views: Views
     pictures: np.ndarray
     embedded: Embeddings
     fit: np.ndarray  # rows that train
@@ -43,6 +49,10 @@ class CategoryData:
     test: np.ndarray
     truth: evaluation.PixelTruth
     published_truth: evaluation.PixelTruth | None  # masks by the authors' rule, where it is another
+
+    def embeddings_of(self, rows: np.ndarray) -> Embeddings:
+        """Of all views of these rows of the table."""
+        return self.embedded.subset(self.views.rows(rows))
 
 
 @dataclass
@@ -52,13 +62,9 @@ class Work:
     plan: Plan
     device: str
     detector: Detector
+    size: int  # side of the evaluation grid, pixels
     categories: list[CategoryData]
     seconds: dict[str, float] = field(default_factory=dict)  # of each stage
-
-    @property
-    def size(self) -> int:
-        """Side of the evaluation grid, pixels."""
-        return self.plan.config.metric_size or self.plan.config.image_size
 
     @cached_property
     def streamed(self) -> bool:
@@ -122,12 +128,14 @@ def prepare(plan: Plan, device: str) -> Work:
     detector_class, _ = models.get(plan.method)
     with seeded(plan.seed, "init"):
         detector = place(detector_class(plan.config), device)
-    pictures = [images.cached(table, plan.config.geometry) for table in plan.tables]
+    geometry = plan.config.geometry
+    pictures = [images.cached(table, geometry, views=True) for table in plan.tables]
+    views = [Views.of(table, geometry) for table in plan.tables]
     decoded = time.perf_counter()
-    work = Work(plan, device, detector, [])
-    for name, table, own in zip(plan.categories, plan.tables, pictures, strict=True):
-        embedded = embeddings(detector, own, images.cache_key(table, plan.config.geometry), device)
-        work.categories.append(_category_data(work, name, table, own, embedded))
+    work = Work(plan, device, detector, _grid_side(plan, views), [])
+    for name, table, own, of_table in zip(plan.categories, plan.tables, pictures, views, strict=True):
+        embedded = embeddings(detector, own, images.cache_key(table, geometry), device)
+        work.categories.append(_category_data(work, name, table, of_table, own, embedded))
     work.seconds |= {"decode": decoded - start, "embed": time.perf_counter() - decoded}
     return work
 
@@ -141,6 +149,16 @@ def _check_memory(plan: Plan, device: str) -> None:
     pictures = max(config.batch_size, AT_ONCE) * 3 * config.image_size**2
     needed = FLOAT * (PER_PICTURE * pictures + PER_WEIGHT * learnt)
     check_memory(needed, f"{plan} with batch_size {config.batch_size} at image_size {config.image_size}", device)
+
+
+def _grid_side(plan: Plan, views: list[Views]) -> int:
+    """Side of the evaluation grid: metric_size, else that of the network's input; of tiles the longest side of the
+    resized pictures, but no more than GRID.
+    """
+    config = plan.config
+    if config.metric_size or config.resize_mode != "tiles":
+        return config.metric_size or config.image_size
+    return min(max(of_table.longest() for of_table in views), GRID)
 
 
 def place(detector: Detector, device: str) -> Detector:
@@ -162,21 +180,24 @@ def _set_up(plan: Plan, device: str) -> None:
         print("this CPU has no bfloat16 instructions (avx512_bf16): training will be slow", file=sys.stderr)
 
 
-def _category_data(work: Work, name: str, table: pd.DataFrame, pictures, embedded: Embeddings) -> CategoryData:
+def _category_data(
+    work: Work, name: str, table: pd.DataFrame, views: Views, pictures: np.ndarray, embedded: Embeddings
+) -> CategoryData:
     config = work.plan.config
     fit, held = data.holdback(table, config.holdback)
     test = np.flatnonzero(table.split == "test")
-    truth = evaluation.PixelTruth(table.iloc[test], config.geometry.at(work.size), config.mask_rule)
+    grid, tested = config.geometry.at(work.size), views.subset(test)
+    truth = evaluation.PixelTruth(table.iloc[test], grid, config.mask_rule, tested)
     rule, other = work.detector.published_mask_rule, None
     if rule not in (None, config.mask_rule):
-        other = evaluation.PixelTruth(table.iloc[test], config.geometry.at(work.size), rule)
+        other = evaluation.PixelTruth(table.iloc[test], grid, rule, tested)
     rows = fit.index.to_numpy(), held.index.to_numpy(), test
-    return CategoryData(name, table, pictures, embedded, *rows, truth, other)
+    return CategoryData(name, table, views, pictures, embedded, *rows, truth, other)
 
 
 def train(work: Work, checkpoint: Path | None, deadline: float = float("inf")) -> Trained:
     """Train on the normal rows of all categories. With `eval_every`, the test set is looked at for the oracle row."""
-    parts = [category.embedded.subset(category.fit) for category in work.categories]
+    parts = [category.embeddings_of(category.fit) for category in work.categories]
     looked = {"seconds": 0.0}
 
     def watch(epoch: int) -> dict:
@@ -203,8 +224,8 @@ def train(work: Work, checkpoint: Path | None, deadline: float = float("inf")) -
 
 def _image_auroc(work: Work, category: CategoryData) -> float:
     """Image AUROC on the test set of the present state: an oracle, recorded beside the last epoch."""
-    tested = category.embedded.subset(category.test)
-    scored = evaluation.score_all(work.detector, tested, evaluation.SMALL, work.device)
+    tested, views = category.embeddings_of(category.test), category.views.subset(category.test)
+    scored = evaluation.score_all(work.detector, tested, evaluation.SMALL, work.device, views=views)
     return evaluation.image_metrics(_labels(category), scored.scores, 0.0)["image_auroc"]
 
 
@@ -242,15 +263,17 @@ def _measure_category(
 ) -> tuple[dict, evaluation.Scored, dict[str, np.ndarray]]:
     """Metrics and facts, scores with maps, and bootstrap replicates of the pixel metrics of one category."""
     normal_rows, source = (category.held, "holdback") if len(category.held) else (category.fit, "train (optimistic)")
-    normal = evaluation.score_all(work.detector, category.embedded.subset(normal_rows), work.size, work.device)
+    embedded, views = category.embeddings_of(normal_rows), category.views.subset(normal_rows)
+    normal = evaluation.score_all(work.detector, embedded, work.size, work.device, _dropped, views=views)
     threshold = evaluation.thresholds(normal, source)
-    tested, truth, large = category.embedded.subset(category.test), category.truth, _is_large(work, category)
+    tested, truth, large = category.embeddings_of(category.test), category.truth, _is_large(work, category)
+    views = category.views.subset(category.test)
     pixel, draws = {}, {}
     if large and truth.usable:
-        scored, pixel = evaluation.streamed_pixel_metrics(truth, work.detector, tested, work.size, work.device)
+        scored, pixel = evaluation.streamed_pixel_metrics(truth, work.detector, tested, work.size, work.device, views)
     else:
-        drop = (lambda start, maps: None) if large else None
-        scored = evaluation.score_all(work.detector, tested, work.size, work.device, drop)
+        drop = _dropped if large else None
+        scored = evaluation.score_all(work.detector, tested, work.size, work.device, drop, views=views)
         if scored.maps is not None and truth.usable:
             pixel = evaluation.pixel_metrics(truth, scored.maps) | _by_published_masks(category, scored.maps)
             if replicates:
@@ -259,12 +282,18 @@ def _measure_category(
     labels = _labels(category)
     values = evaluation.image_metrics(labels, scored.scores, threshold["tau"])
     values |= {name: value for name, value in pixel.items() if name.startswith(PIXEL_METRICS)}
-    values["mean_grey_auroc"] = evaluation.mean_grey_floor(category.pictures[category.test], labels)
+    plain, everything = views.plain, category.pictures
+    levels = everything[category.test] if plain else category.views.levels(everything, category.test)
+    values["mean_grey_auroc"] = evaluation.mean_grey_floor(levels, labels)
     counts = {"fit": len(category.fit), "held": len(category.held)}
     counts |= {"normal": int((labels == 0).sum()), "anomalous": int(labels.sum())}
     facts = {"metrics": values, "threshold": threshold, "counts": counts, "pixel": truth.facts | pixel}
     facts |= {"notes": category.table.attrs["notes"], "provenance": category.table.attrs.get("provenance")}
     return facts, scored, draws
+
+
+def _dropped(start: int, maps: np.ndarray) -> None:
+    """What becomes of maps that nobody needs at full size."""
 
 
 def _by_published_masks(category: CategoryData, maps: np.ndarray) -> dict[str, float]:
@@ -312,16 +341,20 @@ def write(work: Work, trained: Trained, measured: Measured, code: str, folder: P
         work.device,
         code,
         measured.per_category,
-        protocol(work),
+        protocol(work, localises=bool(measured.small)),
         work.seconds,
         trained.best.get("epoch"),
     )
     proof.write(folder, facts)
 
 
-def protocol(work: Work) -> dict:
-    """What decides whether two numbers may be compared (specs/common, section 8)."""
-    config = work.plan.config
+def protocol(work: Work, localises: bool = True) -> dict:
+    """What decides whether two numbers may be compared (specs/common, section 8); localises: the system makes maps."""
+    config, geometry = work.plan.config, {}
+    if config.resize_mode == "tiles":
+        geometry = {"stride": config.stride or config.image_size // 2, "views": "highest score, maps stitched"}
+    elif config.resize_mode == "pad":
+        geometry = {"padding": "mirrored, left out" if localises else "mirrored, in the score of a system without maps"}
     return {
         "training": "per category" if len(work.categories) == 1 else "together",
         "holdback": config.holdback,
@@ -329,6 +362,7 @@ def protocol(work: Work) -> dict:
         "resize_mode": config.resize_mode,
         "resize": config.resize,
         "resample": config.resample,
+        **geometry,
         "mask_rule": config.mask_rule,
         "metric_size": work.size,
         "select": "last",

@@ -172,9 +172,9 @@ def test_several_at_once_make_them_once(monkeypatch):
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"cannot make the pictures of textures in .*file.*set ADLIB_CACHE"):
+    (tmp_path / "textures").write_text("")
+    monkeypatch.setenv("ADLIB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"cannot make the pictures of textures in .*textures.*set ADLIB_CACHE"):
         data.load("textures", "grass")
 
 

@@ -1,5 +1,8 @@
-"""A small data set made by code: stripes, with a bright square as the only defect; in the `folder` layout."""
+"""Small data sets made by code, in the `folder` layout: stripes with a bright square as the only defect, and elongated
+pictures with thin cracks.
+"""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +35,47 @@ def picture(i: int, defect: bool = False) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), mask
 
 
-def folder_dataset(root: Path, train: int = 24, normal: int = 6, anomalous: int = 6) -> Path:
-    """root/folder/stripes with normal/, test/normal/, test/square/ and masks/square/."""
-    base = root / "folder" / "stripes"
+def elongated(
+    i: int, defect: bool = False, shape: tuple[int, int] = (60, 150), depth: int = 55
+) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 RGB [H,W,3] of a rough surface and its mask uint8 [H,W]; the defect is a thin, dark, nearly level crack.
+
+    Its length is a fourth to half of the width, its thickness two pixels, as in pictures of commutators (KolektorSDD);
+    depth: how much darker it is, grey levels, where the surface's noise has a deviation of 10.
+    """
+    rng = np.random.default_rng(i)
+    height, width = shape
+    image = 140 + 12 * np.sin(np.arange(height) / 9 + i)[:, None, None] + rng.normal(0, 10, (height, width, 1))
+    mask = np.zeros(shape, np.uint8)
+    if defect:
+        length = int(rng.integers(width // 4, width // 2))
+        x = int(rng.integers(4, width - length - 4)) + np.arange(length)
+        y = int(rng.integers(height // 5, 4 * height // 5)) + np.round(1.5 * np.sin(np.arange(length) / 15)).astype(int)
+        for row in (y, y + 1):
+            mask[row, x] = 255
+            image[row, x] -= depth
+    return image.clip(0, 255).astype(np.uint8).repeat(3, axis=2), mask
+
+
+def folder_dataset(
+    root: Path,
+    train: int = 24,
+    normal: int = 6,
+    anomalous: int = 6,
+    category: str = "stripes",
+    draw: Callable = picture,
+) -> Path:
+    """root/folder/<category> with normal/, test/normal/, test/square/ and masks/square/, drawn by `picture` or another.
+
+    draw(number, defect) gives a picture uint8 [H,W,3] and its mask uint8 [H,W].
+    """
+    base = root / "folder" / category
     number = 0
     kinds = (("normal", train, False), ("test/normal", normal, False), ("test/square", anomalous, True))
     for sub, count, defect in kinds:
         (base / sub).mkdir(parents=True)
         for k in range(count):
-            image, mask = picture(number, defect)
+            image, mask = draw(number, defect)
             Image.fromarray(image).save(base / sub / f"{k:03d}.png")
             if defect:
                 (base / "masks" / "square").mkdir(parents=True, exist_ok=True)

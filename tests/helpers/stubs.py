@@ -147,11 +147,15 @@ class ThreeScales(Stub):
     def loss(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         return {"total": sum(d.mean() for d in self.densities(batch))}
 
+    def pool(self, cells: Tensor, valid: Tensor | None = None) -> Tensor:
+        valid = torch.ones_like(cells) if valid is None else valid.float()
+        return (cells * valid).flatten(1).sum(1) / valid.flatten(1).sum(1)
+
     def score(self, maps: tuple[Tensor, ...]) -> Scores:
         finest = self.densities(maps)
         grids = [F.interpolate(d[:, None], size=finest[0].shape[-2:], mode="bilinear")[:, 0] for d in finest]
         whole = torch.stack(grids).mean(0)
-        return Scores(whole.flatten(1).mean(1), whole)
+        return Scores(self.pool(whole), whole)
 
 
 class SecondFrozen(Stub):

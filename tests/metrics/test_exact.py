@@ -191,7 +191,7 @@ def test_chunks_change_nothing(monkeypatch):
     masks, maps = simulated(levels=25)
     expected = everything(masks, maps)
     whole = ranking.normal_chunks
-    monkeypatch.setattr(ranking, "normal_chunks", lambda truth, scores: whole(truth, scores, 100))
+    monkeypatch.setattr(ranking, "normal_chunks", lambda truth, scores, valid=None: whole(truth, scores, 100, valid))
     np.testing.assert_array_equal(everything(masks, maps), expected)
 
 

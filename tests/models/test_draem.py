@@ -357,7 +357,7 @@ def test_the_simulator_has_the_configs_settings():
         ({"ssim_data_range": 2.0}, "valid: 1.0, 'auto'"),
         ({"opacity": [0.5]}, "must be two numbers"),
         ({"opacity": [0.9, 0.1]}, "no range"),
-        ({"operations_per_texture": 11}, "not in 0..10"),
+        ({"operations_per_texture": 11}, "at most 10"),
         ({"resize": 300}, "no meaning"),
     ],
 )

@@ -44,6 +44,8 @@ def test_not_reproduced_outside_interval_and_noise():
         ({"backbone": "resnet18.tv_in1k"}, "backbone resnet18"),
         ({"image_size": 192}, "image_size 192"),
         ({"resize": 288}, "resize 288"),
+        ({"resize_mode": "pad"}, "resize_mode pad"),
+        ({"resize_mode": "tiles"}, "resize_mode tiles"),
         ({"noise_std": 0.15}, "noise_std 0.15"),
     ],
 )
