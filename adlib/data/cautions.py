@@ -73,7 +73,7 @@ def shape(table: pd.DataFrame, geometry: Geometry) -> str | None:
     share = np.mean([region.here < THIN for region in regions]) if regions else 0.0
     facts = [_aspect_text(aspect, sizes, geometry)] if odd else []
     if share > RARE:
-        grid = "on the grid" if facts else f"on the grid of {_grid(geometry)}"
+        grid = "on the grid" if facts else f"with resize_mode {geometry.resize_mode} at {_grid(geometry)}"
         thin = sum(region.here < THIN for region in regions)
         facts.append(f"{thin} of {len(regions)} defect regions are nowhere {THIN:g} pixels thick {grid}")
     return f"{'; '.join(facts)}; set {_remedy(regions, geometry, odd, share > RARE)}" if facts else None

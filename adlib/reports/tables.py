@@ -46,6 +46,7 @@ __all__ = [
     "verdict_table",
 ]
 
+COLUMNS = ("training", "image_size", "backbone", *verdict.LENGTH)  # settings that are not among "what else differs"
 MAIN = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3", best_epoch("image_auroc"), FLOOR)
 
 
@@ -212,8 +213,8 @@ def _setting(records: list[dict]) -> dict:
         "epochs": [_length(r) for r in records],
     }
     texts = dict.fromkeys(t for r in records for t in verdict.reduced(r))
-    # size, backbone and length have columns of their own
-    other = [t.partition(" (paper")[0] for t in texts if t.split()[0] not in verdict.CORE]
+    other = [t.partition(" (paper")[0] for t in texts if t.split()[0] not in COLUMNS]
+    other = [t for t in other if t != "resize None"]  # follows from the mode
     setting = "reduced" if texts else "paper"
     if other:
         setting += f": {', '.join(other)}"

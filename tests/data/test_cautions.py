@@ -87,7 +87,7 @@ def test_thin_defects_are_counted_and_every_advice_is_enough(tmp_path):
     assert cautions.cautions(table, geometry("tiles", 64, 96)) == []
     assert cautions.cautions(table, geometry("pad", 224)) == []
     assert cautions.cautions(table, geometry("tiles", 64)) == [
-        "4 of 4 defect regions are nowhere 2 pixels thick on the grid of 64 x 64; set resize 96"
+        "4 of 4 defect regions are nowhere 2 pixels thick with resize_mode tiles at 64 x 64; set resize 96"
     ]
     (padded,) = cautions.cautions(table, geometry("pad", 64))
     assert padded.endswith("set resize_mode tiles and resize 96, or image_size 224")
@@ -97,7 +97,9 @@ def test_a_larger_side_is_the_advice_for_thin_defects_of_square_pictures(tmp_pat
     """180 x 180, 2 pixels thick: 1.07 at 96, and 2.13 at 192, the next multiple of 32 from 180 on."""
     table = tall(tmp_path, 2, width=180, height=180)
     (sentence,) = cautions.cautions(table, Geometry(96))
-    assert sentence.endswith("on the grid of 96 x 96; set resize_mode tiles and resize 192, or image_size 192")
+    assert sentence.endswith(
+        "with resize_mode squash at 96 x 96; set resize_mode tiles and resize 192, or image_size 192"
+    )
     assert cautions.cautions(table, Geometry(192)) == []
 
 

@@ -112,6 +112,8 @@ def test_summary_tells_settings_apart():
     """Size, backbone and epochs have columns; any other departure stands behind "reduced"."""
     runs = fake_runs({("bottle", "image_auroc"): [0.9]}, config={"epochs": 3, "noise_std": 0.5})
     assert tables.summary(runs).loc[0, "setting"] == "reduced: noise_std 0.5"
+    runs = fake_runs({("bottle", "image_auroc"): [0.9]}, config={"resize_mode": "pad", "resize": None})
+    assert tables.summary(runs).loc[0, "setting"] == "reduced: resize_mode pad"
 
 
 def test_verdict_table_is_narrow_and_counts():
