@@ -94,8 +94,8 @@ def test_every_setting_of_every_method_is_an_option_with_help_range_and_default(
     assert "avx512_bf16" in shown
     assert "integers from 0, one run each; default 0" in shown
     assert (
-        "pixels per side of the evaluation grid; none: image_size, of tiles the longer side of the pictures; at least 8 "
-        "and at most 4096; default none" in shown
+        "pixels per side of the evaluation grid; none: image_size, of tiles the longer side of the pictures; at least "
+        "8 and at most 4096; default none" in shown
     )
 
 
