@@ -85,8 +85,8 @@ def _make(plan: Plan, device: str, deadline: float, report: Callable[[str], None
             if plan.folder.is_dir():
                 try:
                     return proof.check(plan.folder, weights=True)
-                except proof.Damaged as fault:
-                    proof.set_aside(plan.folder, fault)
+                except proof.Damaged as damage:
+                    proof.set_aside(plan.folder, damage)
             partial.mkdir(parents=True, exist_ok=True)
             for left in partial.glob(".*.tmp"):  # of a process that was killed while it wrote
                 left.unlink()

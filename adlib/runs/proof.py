@@ -27,7 +27,13 @@ FIELDS_OF_CATEGORY = dict.fromkeys(("metrics", "threshold", "counts", "pixel"), 
 
 
 class Damaged(UserError):
-    """A run folder that is there and does not prove to be whole."""
+    """A run folder that is there and does not prove to be whole; `fault` is what is wrong, without advice."""
+
+    def __init__(self, folder: Path, fault: str):
+        super().__init__(
+            f"run {folder} is damaged: {fault}; copy it again, or repeat the command that made it, which makes it anew"
+        )
+        self.fault = fault
 
 
 def write(folder: Path, record: dict) -> None:
@@ -54,23 +60,23 @@ def read(folder: Path) -> dict:
     path = folder / RECORD
     try:
         if path.stat().st_size > LARGEST:
-            raise Damaged(_sentence(folder, f"run.json has {path.stat().st_size / 1e6:.0f} MB"))
+            raise Damaged(folder, f"run.json has {path.stat().st_size / 1e6:.0f} MB")
         facts = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise Damaged(_sentence(folder, "run.json is missing")) from error
+        raise Damaged(folder, "run.json is missing") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); a run folder needs it") from error
     except (ValueError, RecursionError) as error:
-        raise Damaged(_sentence(folder, f"run.json is no run record: {str(error)[:80] or 'empty'}")) from error
+        raise Damaged(folder, f"run.json is no run record: {str(error)[:80] or 'empty'}") from error
     if not isinstance(facts, dict) or not _has(facts, FIELDS):
-        raise Damaged(_sentence(folder, "run.json is no run record: fields are missing or of another type"))
+        raise Damaged(folder, "run.json is no run record: fields are missing or of another type")
     categories = facts["per_category"].values()
     if not categories or not all(isinstance(one, dict) and _has(one, FIELDS_OF_CATEGORY) for one in categories):
-        raise Damaged(_sentence(folder, "run.json is no run record: what it says of a category is incomplete"))
+        raise Damaged(folder, "run.json is no run record: what it says of a category is incomplete")
     if not all(isinstance(one, dict) and _has(one, {"size": int, "sha256": str}) for one in facts["files"].values()):
-        raise Damaged(_sentence(folder, "run.json is no run record: its list of files is incomplete"))
+        raise Damaged(folder, "run.json is no run record: its list of files is incomplete")
     if facts.pop("seal", None) != _seal(facts):
-        raise Damaged(_sentence(folder, "run.json was changed after it was written"))
+        raise Damaged(folder, "run.json was changed after it was written")
     return facts
 
 
@@ -78,16 +84,12 @@ def _has(facts: dict, fields: dict[str, type]) -> bool:
     return all(type(facts.get(name)) is kind for name, kind in fields.items())
 
 
-def _sentence(folder: Path, fault: str) -> str:
-    return f"run {folder} is damaged: {fault}; copy it again, or repeat the command that made it, which makes it anew"
-
-
 def checked(folder: Path, record: dict, name: str) -> Path:
     """The path of a file of the run, once its content is what the record says. Raises Damaged."""
     promised = record["files"].get(name)
     fault = f"{name} is not in it" if promised is None else _fault_of(folder / name, promised, content=True)
     if fault:
-        raise Damaged(_sentence(folder, fault))
+        raise Damaged(folder, fault)
     return folder / name
 
 
@@ -118,10 +120,10 @@ def check(folder: Path, weights: bool = False) -> None:
     record = read(folder)
     for name, promised in record["files"].items():
         if Path(name).name != name:
-            raise Damaged(_sentence(folder, f"run.json lists {name!r}, which is no file of its folder"))
+            raise Damaged(folder, f"run.json lists {name!r}, which is no file of its folder")
         fault = _fault_of(folder / name, promised, content=weights or name != WEIGHTS)
         if fault:
-            raise Damaged(_sentence(folder, fault))
+            raise Damaged(folder, fault)
 
 
 def finished(folder: Path, weights: bool = False, named: bool = False) -> bool:
@@ -135,12 +137,12 @@ def finished(folder: Path, weights: bool = False, named: bool = False) -> bool:
     return True
 
 
-def set_aside(folder: Path, fault: UserError) -> None:
+def set_aside(folder: Path, damage: Damaged) -> None:
     """Rename a damaged run to NAME.broken, so that it can be made again; says so on stderr."""
     taken = [folder.with_name(f"{folder.name}.broken{number}") for number in ("", *map(str, range(2, 1000)))]
     aside = next(path for path in taken if not path.exists())
     os.replace(folder, aside)
-    print(f"{fault}; it is kept as {aside.name}, and made again", file=sys.stderr)
+    print(f"run {folder} is damaged: {damage.fault}; it is kept as {aside.name} and made again", file=sys.stderr)
 
 
 def is_run(folder: Path) -> bool:

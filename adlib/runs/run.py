@@ -81,7 +81,7 @@ class Run:
         try:
             return reader(path)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise proof.Damaged(f"{path} cannot be used ({str(error)[:120]}); copy the run again") from error
+            raise proof.Damaged(self.path, f"{name} cannot be used ({str(error)[:120]})") from error
 
     @property
     def stale(self) -> bool:

@@ -85,7 +85,7 @@ def test_a_damaged_run_is_set_aside_named_and_made_again(own, capsys):
     for name in (f"{own.name}.broken", f"{own.name}.broken2"):
         changed(own / "model.safetensors")
         assert len(adlib.reproduce(*CALL)) == 2
-        assert f"kept as {name}, and made again" in capsys.readouterr().err
+        assert f"kept as {name} and made again" in capsys.readouterr().err
         assert (own.parent / name / "scores.csv").is_file()
     assert runs.load(own).scores.equals(before)
     assert (other / "run.json").stat().st_mtime_ns == time
@@ -103,7 +103,7 @@ def test_one_bad_run_does_not_block_the_others(own, capsys):
 
 
 def test_a_set_aside_run_is_no_run(own):
-    proof.set_aside(own, UserError("damaged"))
+    proof.set_aside(own, proof.Damaged(own, "cut"))
     assert [run.path.name[-3:] for run in runs.find(own.parent)] == ["-s1"]
 
 
