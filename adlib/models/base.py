@@ -99,6 +99,13 @@ class Detector(nn.Module):
         """Protocol fields that only the system knows: how the image score comes about, what smooths the map."""
         return {"image_score": "max", "smoothing": "none"}
 
+    def doubt(self, history) -> str | None:
+        """A sentence where training taught nothing, by its history (a DataFrame as history.csv); None: no doubt.
+
+        It stands beside the run's numbers wherever they are printed, so it names no seed and no number.
+        """
+        return None
+
     # What a system defines, in the order in which it is called
 
     @classmethod

@@ -14,6 +14,7 @@ initialisation, smoothing. Mended: the sign in eq. (7), see `truncated_l1`. Chos
 on the test set; cross-entropy as softplus on logits; the smoothing grows with the image (4 pixels at 288).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,8 @@ from adlib.layers import gaussian_blur
 from adlib.models import base
 from adlib.models.base import Scores, adam
 from adlib.models.config import LARGEST_SIDE, MOST_EPOCHS, setting
+
+LEARNT = 0.95  # share of the loss of knowing nothing, below which something was learnt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +191,16 @@ class SimpleNet(base.Detector):
             count, total, square = count + len(rows), total + rows.sum(0), square + (rows**2).sum(0)
         deviation = ((square / count - (total / count) ** 2).clamp(min=0) * count / (count - 1)).sqrt().mean()
         self.noise_std.fill_(self.config.noise_relative * deviation.item())
+
+    def doubt(self, history) -> str | None:
+        """Where the last epoch's loss is still that of a discriminator that answers 0 to everything."""
+        nothing = 2 * (self.config.margin if self.config.loss == "l1" else math.log(2))
+        if not len(history) or history["total"].iloc[-1] <= LEARNT * nothing:
+            return None
+        return (
+            "the training loss stayed where it is when nothing is learnt, so scores and heat are arbitrary; train "
+            "longer, or with stronger noise (noise_relative 0.5 follows the features, the paper's noise_std does not)"
+        )
 
     def noise_scale(self, n: int, generator: torch.Generator) -> Tensor:
         """Deviation of each row's noise, eq. (6): [n,1]; one of mix_noise values, or the same for all."""

@@ -114,8 +114,9 @@ def execute(
     trained = train(work, folder / "checkpoint.pt", deadline)
     report(f"{plan}: measuring")
     measured = measure(work, trained)
+    doubt = work.detector.doubt(trained.history)
     for category, facts in measured.per_category.items():
-        facts["warnings"] = said[category]
+        facts["warnings"] = said[category] + ([doubt] if doubt else [])
     write(work, trained, measured, code, folder)
     report(f"{plan}: finished in {sum(work.seconds.values()):.0f} s")
 

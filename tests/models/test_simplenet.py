@@ -1,6 +1,7 @@
 """SimpleNet: each equation by hand, each step against the authors' code (golden/simplenet.npz), the paper's setting."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -268,3 +269,13 @@ def test_rows_per_step_limits_the_rows_of_a_step(monkeypatch):
     net.discriminator.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     net.loss(small_maps(), torch.Generator().manual_seed(0))
     assert seen == [20]
+
+
+@pytest.mark.parametrize(
+    ("loss", "last", "doubted"), [("l1", 0.96, True), ("l1", 0.9, False), ("ce", 1.35, True), ("ce", 1.2, False)]
+)
+def test_a_run_that_learnt_nothing_says_so(loss, last, doubted):
+    """A discriminator that answers 0 costs 0.5 + 0.5 = 1, or 2 ln 2 = 1.386 as cross-entropy; doubt within 5 % of it."""
+    detector = SimpleNet(Config(backbone="tf_efficientnet_lite0", loss=loss, pretrained=False))
+    assert (detector.doubt(pd.DataFrame({"total": [2.0, last]})) is not None) == doubted
+    assert detector.doubt(pd.DataFrame()) is None  # nothing was trained
