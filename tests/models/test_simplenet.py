@@ -275,7 +275,7 @@ def test_rows_per_step_limits_the_rows_of_a_step(monkeypatch):
     ("loss", "last", "doubted"), [("l1", 0.96, True), ("l1", 0.9, False), ("ce", 1.35, True), ("ce", 1.2, False)]
 )
 def test_a_run_that_learnt_nothing_says_so(loss, last, doubted):
-    """A discriminator that answers 0 costs 0.5 + 0.5 = 1, or 2 ln 2 = 1.386 as cross-entropy; doubt within 5 % of it."""
+    """Who answers 0 to everything pays 0.5 + 0.5 = 1, or 2 ln 2 = 1.386 as cross-entropy; doubt within 5 % of it."""
     detector = SimpleNet(Config(backbone="tf_efficientnet_lite0", loss=loss, pretrained=False))
     assert (detector.doubt(pd.DataFrame({"total": [2.0, last]})) is not None) == doubted
     assert detector.doubt(pd.DataFrame()) is None  # nothing was trained
