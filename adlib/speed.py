@@ -15,6 +15,7 @@ import torch
 from adlib import images
 from adlib.common.seeds import pick_device
 from adlib.evaluation import stitched
+from adlib.inference import BATCH
 from adlib.views import Stitcher, Views
 
 
@@ -42,8 +43,9 @@ def speed(
 ) -> pd.DataFrame:
     """Rows "network" (tensor on the device -> score and map) and "end_to_end" (file -> score and map in host memory).
 
-    files: real pictures for end_to_end. Columns: what, batch, median_ms, p10_ms, p90_ms (per call), fps (batch /
-    median); attrs: device, threads, torch version, side, load average before the start.
+    files: real pictures, for end_to_end and for how many inputs a picture has (tiles). Columns: what, batch, median_ms,
+    p10_ms, p90_ms (per call), fps (batch / median); attrs: device, threads, torch version, side, load average before
+    the start.
     """
     device = pick_device(device)
     detector = detector.to(device).eval()
@@ -52,19 +54,21 @@ def speed(
     rows = []
     with torch.inference_mode():
         for batch in batches:
-            random = torch.rand(batch, 3, side, side, device=device)
-            chosen = [files[i % len(files)] for i in range(batch)]
+            chosen, at_once = [files[i % len(files)] for i in range(batch)], max(batch, BATCH)
+            inputs = sum(len(shape.windows(*size)) for size in images.sizes(chosen).tolist())  # of tiles several each
+            random = torch.rand(inputs, 3, side, side, device=device).split(at_once)
 
-            def network(x=random):
-                return detector.score(detector.embed(x))
+            def network(parts=random):
+                return [detector.score(detector.embed(x)) for x in parts]
 
-            def end_to_end(paths=chosen):
+            def end_to_end(paths=chosen, at_once=at_once):
                 pictures = [images.decode(p) for p in paths]
                 stitcher = Stitcher(Views.of_sizes([p.shape[:2] for p in pictures], shape))
                 views = np.concatenate([images.cut(p, shape) for p in pictures])
-                out = detector.score(detector.embed(images.to_float(views, device)))
-                finished = stitched(detector, stitcher, out)
-                return [(score.item(), None if whole is None else whole.cpu().numpy()) for score, whole in finished]
+                for first in range(0, len(views), at_once):
+                    x = images.to_float(views[first : first + at_once], device)
+                    for score, whole in stitched(detector, stitcher, detector.score(detector.embed(x))):
+                        _ = score.item(), None if whole is None else whole.cpu()
 
             for what, call in (("network", network), ("end_to_end", end_to_end)):
                 ms = measure(call, device, seconds)

@@ -190,7 +190,13 @@ def test_an_exported_file_says_how_tiles_become_a_score_and_refuses_padding(brig
         export.to_onnx(run_of("Bright", "pad"), "model.onnx")
 
 
-def test_speed_measures_tiled_pictures(bright):
-    detector = Bright(stubs.Config(**MODES["tiles"]))
+def test_speed_counts_all_tiles_of_a_picture(bright, monkeypatch):
+    """Network only, too: a picture is done when all of its tiles are."""
+    detector, config = Bright(stubs.Config(**MODES["tiles"])), stubs.Config(**MODES["tiles"])
     files = list(data.load("folder", "cracks").path)
+    tiles = sum(len(config.geometry.windows(*size)) for size in images.sizes(files[:2]).tolist())
+    calls, score = [], Bright.score
+    monkeypatch.setattr(Bright, "score", lambda self, x: calls.append(len(x)) or score(self, x))
     assert (speed(detector, files, "cpu", batches=(2,), seconds=0.01).median_ms > 0).all()
+    assert set(calls) == {tiles}
+    assert tiles > 2
