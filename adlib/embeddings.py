@@ -156,6 +156,8 @@ def embeddings(detector, images: np.ndarray, image_key: str, device: str = "cpu"
 
 def _opened(folder: Path, count: int) -> Embeddings | None:
     """The embeddings of `count` images in a folder, mapped; None where they are absent or not whole."""
+    if not (folder / "done").is_file():
+        return None
     try:
         kind, number = (folder / "done").read_text().split()
         maps = [np.load(folder / f"map{i}.npy", mmap_mode="r") for i in range(int(number))]

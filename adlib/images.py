@@ -142,6 +142,7 @@ def cut(image: np.ndarray, geometry: Geometry) -> np.ndarray:
     """uint8 [H,W,3] -> uint8 [m,3,S,S], all network inputs of a picture in the order of `geometry.windows`."""
     resized = _scaled(image, geometry, geometry.resample)
     places = geometry.windows(*image.shape[:2])
+    check_memory(6 * len(places) * geometry.image_size**2, f"a picture in {len(places):,} tiles")  # and a copy of them
     views = [_window(resized, place, geometry.image_size, "symmetric") for place in places]  # mirrored: no false edge
     return np.ascontiguousarray(np.stack(views).transpose(0, 3, 1, 2))
 

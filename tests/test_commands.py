@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -254,9 +255,10 @@ def test_no_two_pictures_share_the_names_of_their_files(tmp_path):
 
 def test_predict_names_the_runs_where_there_are_several(here, tmp_path, capsys):
     """The first five, relative to the folder."""
-    record = proof.read(next((here / "results").rglob("run.json")).parent)
+    whole = next((here / "results").rglob("run.json")).parent
+    record = proof.read(whole)
     for name in "abcdefg":
-        (tmp_path / name).mkdir()
+        shutil.copytree(whole, tmp_path / name)
         proof.write(tmp_path / name, record | {"hash": name})
     text = refused(capsys, "predict", str(tmp_path), str(here), "--out", str(tmp_path / "o"))
     assert text == f"adlib: {tmp_path} holds 7 runs; name the folder of one, below it: a, b, c, d, e and 2 more"

@@ -82,6 +82,8 @@ def _make(plan: Plan, device: str, deadline: float, report: Callable[[str], None
     partial = plan.folder.with_name(plan.folder.name + ".partial")
     try:
         with _terminated_is_unfinished(plan), files.locked(plan.folder.with_name(f".{plan.folder.name}.lock")):
+            if os.path.lexists(plan.folder) and not plan.folder.is_dir():
+                raise UserError(f"{plan.folder} is no folder, but the run belongs there; rename or remove it")
             if plan.folder.is_dir():
                 try:
                     return proof.check(plan.folder, weights=True)
@@ -127,7 +129,7 @@ def _sort_checkpoints(plan: Plan, partial: Path, made_by: str) -> None:
     aside when this code was another is taken up again.
     """
     checkpoint, stamp = partial / "checkpoint.pt", partial / "made_by.txt"
-    former = stamp.read_text().strip() if stamp.is_file() else "unknown"
+    former = stamp.read_text(errors="replace").strip() if stamp.is_file() else "unknown"
     if checkpoint.is_file() and former != made_by:
         aside = _aside(plan, former)
         os.replace(checkpoint, aside)

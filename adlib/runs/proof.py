@@ -5,12 +5,16 @@ agree with it is damaged: cut short by a full disk, a crash or a copy, or change
 if it were whole. A copy that leaves files out has a record of its own that lists what is there.
 """
 
+import errno
 import functools
 import hashlib
 import json
 import os
+import re
+import stat
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 from adlib.common.errors import UserError
 from adlib.common.files import written_whole
@@ -45,8 +49,17 @@ def write(folder: Path, record: dict) -> None:
         scratch.write_text(json.dumps(facts | {"seal": _seal(facts)}, indent=1, allow_nan=False) + "\n")
 
 
+def _opened(path: Path) -> BinaryIO:
+    """A regular file; OSError for anything else: a pipe would be waited for, and a device may never end."""
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return file
+
+
 def _facts(path: Path) -> dict:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         return {"size": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
@@ -59,9 +72,11 @@ def read(folder: Path) -> dict:
     """The record as it was written (null where a number is not defined). Raises Damaged; UserError: not readable."""
     path = folder / RECORD
     try:
-        if path.stat().st_size > LARGEST:
-            raise Damaged(folder, f"run.json has {path.stat().st_size / 1e6:.0f} MB")
-        facts = json.loads(path.read_bytes())
+        with _opened(path) as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise Damaged(folder, f"run.json has more than {LARGEST / 1e6:.0f} MB")
+        facts = json.loads(content)
     except FileNotFoundError as error:
         raise Damaged(folder, "run.json is missing") from error
     except OSError as error:
@@ -75,9 +90,29 @@ def read(folder: Path) -> dict:
         raise Damaged(folder, "run.json is no run record: what it says of a category is incomplete")
     if not all(isinstance(one, dict) and _has(one, {"size": int, "sha256": str}) for one in facts["files"].values()):
         raise Damaged(folder, "run.json is no run record: its list of files is incomplete")
+    fault = next(filter(None, map(_fault_of_category, categories)), None) or _fault_of_names(facts["files"])
+    if fault:
+        raise Damaged(folder, f"run.json is no run record: {fault}")
     if facts.pop("seal", None) != _seal(facts):
         raise Damaged(folder, "run.json was changed after it was written")
     return facts
+
+
+def _fault_of_category(facts: dict) -> str | None:
+    """What every reader takes for granted of a category's numbers."""
+    numbers = [*facts["metrics"].values(), facts["threshold"].get("tau")]
+    if not all(value is None or type(value) in (int, float) for value in numbers) or numbers[-1] is None:
+        return "a metric or the threshold is no number"
+    if not _has(facts["counts"], {"normal": int, "anomalous": int}):
+        return "the counts of test images are missing"
+    return None
+
+
+def _fault_of_names(files: dict) -> str | None:
+    if not {"scores.csv", "history.csv"} <= set(files):
+        return "its list of files lacks scores.csv or history.csv"
+    odd = [name for name in files if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII)]
+    return f"it lists {odd[0]!a}, which is no file of a run" if odd else None
 
 
 def _has(facts: dict, fields: dict[str, type]) -> bool:
@@ -95,7 +130,8 @@ def checked(folder: Path, record: dict, name: str) -> Path:
 
 def _fault_of(path: Path, promised: dict, content: bool) -> str | None:
     try:
-        size = path.stat().st_size
+        with _opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
         if size != promised["size"]:
             return f"{path.name} has {size:,} bytes instead of {promised['size']:,}"
         if content and _remembered(path, size, path.stat().st_mtime_ns) != promised["sha256"]:
@@ -119,8 +155,6 @@ def check(folder: Path, weights: bool = False) -> None:
     """
     record = read(folder)
     for name, promised in record["files"].items():
-        if Path(name).name != name:
-            raise Damaged(folder, f"run.json lists {name!r}, which is no file of its folder")
         fault = _fault_of(folder / name, promised, content=weights or name != WEIGHTS)
         if fault:
             raise Damaged(folder, fault)

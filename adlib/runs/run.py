@@ -57,7 +57,7 @@ class Run:
     @functools.cached_property
     def scores(self) -> pd.DataFrame:
         """One row per test image: category, path, label, defect, score, decision."""
-        return self._read("scores.csv", lambda path: pd.read_csv(path)[SCORES])
+        return self._read("scores.csv", lambda path: pd.read_csv(path)[SCORES].astype({"score": float, "label": int}))
 
     @functools.cached_property
     def history(self) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """A finished run is proven: every file is as it was written, or the run counts as damaged, is named and made again."""
 
 import json
+import os
 import shutil
 
 import made
@@ -163,6 +164,28 @@ def test_a_record_changed_by_hand_is_no_record(own):
     proof.read(own)
 
 
+@pytest.mark.parametrize("name", ["run.json", "scores.csv"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_regular_file_is_not_waited_for(own, name, kind):
+    (own / name).unlink()
+    os.mkfifo(own / name) if kind == "pipe" else (own / name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="no regular file"):
+        proof.check(own)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"metrics": {"image_auroc": "1"}}, {"threshold": {}}, {"counts": {}}, {"threshold": {"tau": None}}],
+    ids=str,
+)
+def test_a_sealed_record_without_usable_numbers_is_one_sentence(own, change):
+    record = proof.read(own)
+    record["per_category"]["stripes"] |= change
+    proof.write(own, record)
+    with pytest.raises(proof.Damaged, match="is no run record"):
+        proof.read(own)
+
+
 def test_a_file_outside_the_folder_is_not_looked_at(own):
     record = proof.read(own)
     proof.write(own, record)
@@ -170,7 +193,7 @@ def test_a_file_outside_the_folder_is_not_looked_at(own):
     facts["files"]["../scores.csv"] = facts["files"]["scores.csv"]
     del facts["seal"]
     (own / "run.json").write_text(json.dumps(facts | {"seal": proof._seal(facts)}))
-    with pytest.raises(proof.Damaged, match="no file of its folder"):
+    with pytest.raises(proof.Damaged, match="no file of a run"):
         proof.check(own)
 
 
