@@ -89,11 +89,19 @@ class Views:
         return grids
 
     def levels(self, pictures: np.ndarray, chosen) -> np.ndarray:
-        """Mean grey level [n] of the chosen padded or tiled pictures, from the views of all uint8 [M,3,S,S]."""
+        """Mean grey level [n] of the chosen padded or tiled pictures, from the views of all uint8 [M,3,S,S].
+
+        Each pixel of the resized picture counts once, however many tiles it is in.
+        """
         means = np.empty(len(chosen))
         for k, i in enumerate(chosen):
-            inside = self.geometry.inside(*self.sizes[i].tolist())
-            means[k] = pictures[self.starts[i] : self.starts[i + 1]][(..., *inside)].mean()
+            views, size = pictures[self.starts[i] : self.starts[i + 1]], self.sizes[i].tolist()
+            whole = views[0][(..., *self.geometry.inside(*size))]
+            if len(views) > 1:
+                whole = np.empty((3, *self.geometry.resized(*size)), np.uint8)
+                for view, (top, left) in zip(views, self.geometry.windows(*size), strict=True):
+                    whole[:, top : top + view.shape[1], left : left + view.shape[2]] = view
+            means[k] = whole.mean()
         return means
 
     def on_grid(self, picture: int, map: Tensor, side: int, antialias: bool = False) -> Tensor:

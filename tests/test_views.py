@@ -203,3 +203,12 @@ def test_brightness_leaves_padding_out():
     picture[0] = 240
     views = Views.of_sizes([(6, 18)], Geometry(18, "pad"))
     assert views.levels(images.cut(picture, Geometry(18, "pad")), [0]) == pytest.approx([40])
+
+
+def test_brightness_counts_each_pixel_of_a_tiled_picture_once():
+    """A bright middle lies in more tiles than the dark ends; the level is that of the picture all the same."""
+    picture = np.zeros((8, 24, 3), np.uint8)
+    picture[:, 8:16] = 240
+    geometry = Geometry(8, "tiles", stride=2)
+    views = Views.of_sizes([(8, 24)], geometry)
+    assert views.levels(images.cut(picture, geometry), [0]) == pytest.approx([80])

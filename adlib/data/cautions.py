@@ -73,7 +73,7 @@ def shape(table: pd.DataFrame, geometry: Geometry) -> str | None:
     share = np.mean([region.here < THIN for region in regions]) if regions else 0.0
     facts = [_aspect_text(aspect, sizes, geometry)] if odd else []
     if share > RARE:
-        grid = "on the grid" if facts else f"with resize_mode {geometry.resize_mode} at {_grid(geometry)}"
+        grid = "on the grid" if facts else _seen(geometry)
         thin = sum(region.here < THIN for region in regions)
         facts.append(f"{thin} of {len(regions)} defect regions are nowhere {THIN:g} pixels thick {grid}")
     return f"{'; '.join(facts)}; set {_remedy(regions, geometry, odd, share > RARE)}" if facts else None
@@ -92,6 +92,13 @@ def _grid(geometry: Geometry) -> str:
     return f"{geometry.image_size} x {geometry.image_size}"
 
 
+def _seen(geometry: Geometry) -> str:
+    """At what size the pictures are seen."""
+    if geometry.resize_mode == "tiles":
+        return f"in tiles with a shorter side of {geometry.resize or geometry.image_size}"
+    return f"with resize_mode {geometry.resize_mode} at {_grid(geometry)}"
+
+
 def _remedy(regions: list[Region], geometry: Geometry, odd: bool, thin: bool) -> str:
     """What leaves the shape as it is and, where masks are known, all but RARE of the defects thick enough."""
     side, mode = geometry.image_size, geometry.resize_mode
@@ -100,7 +107,7 @@ def _remedy(regions: list[Region], geometry: Geometry, odd: bool, thin: bool) ->
     tiles = "resize_mode tiles" if tiled == side else f"resize_mode tiles and resize {tiled}"
     if mode == "tiles":
         return f"resize {tiled}"
-    pad = "resize_mode pad" if geometry.resize is None else "resize_mode pad and resize none"
+    pad = "resize_mode pad, resize none"  # whatever is set now: a system's own default may be a number
     if odd and padded == side:
         return f"{pad}, or resize_mode tiles"
     if mode == "pad":

@@ -105,10 +105,12 @@ def worst_rows(scores: pd.DataFrame, k: int = 3) -> list[int]:
 def _material(run, category: str, rows: Sequence[int]) -> dict[int, tuple]:
     """{row: (picture uint8 [h,w,3] as the network sees it, mask bool [h,w] or None, map float [h,w])}.
 
-    h = w = S, but less where the picture was padded.
+    h = w = S, but less where the picture was padded. Of tiles the whole picture on the grid of the pixel metrics.
     """
     config = get(run.record["method"])[1].from_dict(run.record["config"])
-    shape, table = config.geometry.whole, data.load(run.record["dataset"], category)
+    tiled = config.resize_mode == "tiles"
+    shape = config.geometry.at(run.record["protocol"]["metric_size"]) if tiled else config.geometry
+    table = data.load(run.record["dataset"], category)
     root = Path(table.attrs["root"])
     places = {Path(p).relative_to(root).as_posix(): i for i, p in enumerate(table.path)}
     wanted = run.scores.loc[list(rows), "path"]
@@ -134,7 +136,7 @@ def _picture(path: str, geometry: images.Geometry) -> np.ndarray:
 
 
 def _show(ax, picture: np.ndarray, **options) -> None:
-    ax.imshow(picture, interpolation="nearest", **options)
+    ax.imshow(picture, interpolation="antialiased", **options)  # "nearest" drops thin masks of large pictures
     ax.axis("off")
 
 

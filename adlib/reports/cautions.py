@@ -63,7 +63,8 @@ def _standing(threshold: dict) -> str:
     if level > alpha + 1e-9:
         return (
             f"comes from only {n} held-back normal images: they hold the false alarms to {100 * level:.3g} %, and "
-            f"{enough} or more would hold {wanted} (a larger holdback, or more normal pictures)"
+            f"{enough} or more would hold {wanted} (a larger holdback, or more normal pictures), which does not raise "
+            "the recall"
         )
     return (
         f"comes from {n} held-back normal images, enough to hold the false alarms to {wanted}: most anomalous test "

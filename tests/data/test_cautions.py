@@ -60,7 +60,7 @@ def test_squash_says_how_much_it_distorts_and_what_to_set(tmp_path):
     """80 x 200: aspect 2.5. A crack of 8 pixels is 64/200 x 8 = 2.56 thick when padded: pad is enough."""
     assert cautions.cautions(tall(tmp_path, 8), Geometry(64)) == [
         "pictures of 80 x 200 (width x height, median; aspect 2.5) are squashed to 64 x 64, distorted 2.5 times; set"
-        " resize_mode pad, or resize_mode tiles"
+        " resize_mode pad, resize none, or resize_mode tiles"
     ]
 
 
@@ -69,11 +69,12 @@ def test_the_centre_crop_says_what_it_leaves_out(tmp_path):
     table = tall(tmp_path, 8)
     (sentence,) = cautions.cautions(table, Geometry(64, "short_crop"))
     assert (
-        "lose 60 % of their area to the centre crop of 64 x 64; set resize_mode pad, or resize_mode tiles" in sentence
+        "lose 60 % of their area to the centre crop of 64 x 64; set resize_mode pad, resize none, or resize_mode tiles"
+        in sentence
     )
     (sentence,) = cautions.cautions(table, Geometry(64, "short_crop", 72))
     assert "lose 68 % of their area" in sentence
-    assert sentence.endswith("set resize_mode pad and resize none, or resize_mode tiles")
+    assert sentence.endswith("set resize_mode pad, resize none, or resize_mode tiles")
 
 
 def test_thin_defects_are_counted_and_every_advice_is_enough(tmp_path):
@@ -82,12 +83,12 @@ def test_thin_defects_are_counted_and_every_advice_is_enough(tmp_path):
     (sentence,) = cautions.cautions(table, Geometry(64))
     assert sentence.endswith(
         "; 4 of 4 defect regions are nowhere 2 pixels thick on the grid; set resize_mode tiles and resize 96, or"
-        " resize_mode pad and image_size 224"
+        " resize_mode pad, resize none and image_size 224"
     )
     assert cautions.cautions(table, geometry("tiles", 64, 96)) == []
     assert cautions.cautions(table, geometry("pad", 224)) == []
     assert cautions.cautions(table, geometry("tiles", 64)) == [
-        "4 of 4 defect regions are nowhere 2 pixels thick with resize_mode tiles at 64 x 64; set resize 96"
+        "4 of 4 defect regions are nowhere 2 pixels thick in tiles with a shorter side of 64; set resize 96"
     ]
     (padded,) = cautions.cautions(table, geometry("pad", 64))
     assert padded.endswith("set resize_mode tiles and resize 96, or image_size 224")

@@ -20,7 +20,7 @@ def test_few_held_back_images_are_named_with_the_number_that_would_hold_the_leve
     assert cautions([record(0.06)]) == [
         "simplenet folder (cracks), 0123456789ab: recall 0.06 at the threshold, which comes from only 8 held-back "
         "normal images: they hold the false alarms to 11.1 %, and 19 or more would hold 5 % (a larger holdback, or "
-        "more normal pictures)"
+        "more normal pictures), which does not raise the recall"
     ]
 
 
