@@ -70,8 +70,8 @@ def main() -> None:
         f"threads, load average {load:.1f}. Percent, mean and standard deviation over the seeds; seconds: first seed, "
         f"all stages, nothing cached. cracks: 200 x 500 pixels, made up, cracks {DEPTH} grey levels darker than a "
         "surface whose noise has a deviation of 10 (at 55, in a first run, every setting reached 99.7 to 100 image "
-        "AUROC); cells: two elpv cells, 300 x 600, without masks. No setting of the network is chosen by these numbers. Written by "
-        "`python benchmarks/elongated.py`."
+        "AUROC); cells: two elpv cells, 300 x 600, without masks. No setting of the network is chosen by these "
+        "numbers. Written by `python benchmarks/elongated.py`."
     )
     write(pd.DataFrame(rows), "SimpleNet on elongated pictures", conditions, args.out, "elongated")
 
