@@ -1,6 +1,7 @@
 """What the frozen part of a system makes of each image: computed once, kept on disk, handed out in batches."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -155,17 +156,32 @@ def embeddings(detector, images: np.ndarray, image_key: str, device: str = "cpu"
 
 
 def _opened(folder: Path, count: int) -> Embeddings | None:
-    """The embeddings of `count` images in a folder, mapped; None where they are absent or not whole."""
-    if not (folder / "done").is_file():
-        return None
+    """The embeddings of `count` images in a folder, mapped; None where they are absent, not whole or not as written."""
     try:
-        kind, number = (folder / "done").read_text().split()
-        maps = [np.load(folder / f"map{i}.npy", mmap_mode="r") for i in range(int(number))]
-    except (OSError, ValueError, EOFError):  # among them: a map that was cut short by something outside this program
+        facts = json.loads((folder / "done").read_text())
+        maps = [_mapped(folder / f"map{i}.npy", **stored) for i, stored in enumerate(facts["maps"])]
+        single = facts["kind"] == TENSOR
+    except (OSError, ValueError, EOFError, LookupError, TypeError):  # something outside this program was at work
         return None
     if not maps or any(len(each) != count for each in maps):
         return None
-    return Embeddings([maps], single=kind == TENSOR)
+    return Embeddings([maps], single=single)
+
+
+def _mapped(path: Path, shape: list[int], dtype: str, sha256: str) -> np.ndarray:
+    """An array file, mapped. Raises ValueError where it is not the one that was written."""
+    found = path.stat()
+    array = np.load(path, mmap_mode="r")
+    if [*array.shape] != shape or array.dtype.str != dtype or _digest(path, found.st_size, found.st_mtime_ns) != sha256:
+        raise ValueError(f"{path} is not what was written")
+    return array
+
+
+@functools.cache
+def _digest(path: Path, size: int, changed: int) -> str:
+    """sha256 of a file; read once a process while size and time of change (ns) stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -186,8 +202,8 @@ def _fill(folder: Path, detector, images: np.ndarray, device: str, batch_size: i
     try:
         scratch.mkdir(parents=True)
         with contextlib.ExitStack() as stack:
-            kind, number = _append_maps(scratch, detector, images, device, batch_size, stack)
-        (scratch / "done").write_text(f"{kind} {number}")
+            kind = _append_maps(scratch, detector, images, device, batch_size, stack)
+        (scratch / "done").write_text(json.dumps({"kind": kind, "maps": _described(scratch)}))
         for file in scratch.iterdir():
             sync(file)  # else a power cut could leave whole names of empty files
         shutil.rmtree(folder, ignore_errors=True)  # pieces that something else left
@@ -196,8 +212,18 @@ def _fill(folder: Path, detector, images: np.ndarray, device: str, batch_size: i
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _append_maps(scratch: Path, detector, images: np.ndarray, device: str, batch_size: int, stack) -> tuple[str, int]:
-    """Write the maps; returns what `embed` gave, TENSOR or TUPLE, and how many maps those are."""
+def _described(folder: Path) -> list[dict]:
+    """Shape, dtype and sha256 of each map in a folder: what `_mapped` checks."""
+    described = []
+    for path in sorted(folder.glob("map*.npy"), key=lambda path: int(path.stem[3:])):
+        array, found = np.load(path, mmap_mode="r"), path.stat()
+        digest = _digest(path, found.st_size, found.st_mtime_ns)
+        described.append({"shape": [*array.shape], "dtype": array.dtype.str, "sha256": digest})
+    return described
+
+
+def _append_maps(scratch: Path, detector, images: np.ndarray, device: str, batch_size: int, stack) -> str:
+    """Write the maps; returns what `embed` gave, TENSOR or TUPLE."""
     source, files, kind = Embeddings([[images]], single=True), [], TENSOR
     dtype = np.dtype(detector.embedding_dtype).newbyteorder("<")
     for start in tqdm(range(0, len(images), batch_size), "features", disable=None, leave=False):
@@ -213,7 +239,7 @@ def _append_maps(scratch: Path, detector, images: np.ndarray, device: str, batch
                 header = {"descr": dtype.str, "fortran_order": False, "shape": (len(images), *x.shape[1:])}
                 np.lib.format.write_array_header_1_0(files[i], header)
             files[i].write(_as_stored(x, dtype).tobytes())
-    return kind, len(files)
+    return kind
 
 
 def _as_stored(x: Tensor, dtype: np.dtype) -> np.ndarray:

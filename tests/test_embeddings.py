@@ -47,7 +47,17 @@ def emptied(folder):
     (folder / "done").write_text("")
 
 
-@pytest.mark.parametrize("damage", [cut, lost, emptied])
+def overwritten(folder):
+    content = (folder / "map0.npy").read_bytes()
+    (folder / "map0.npy").write_bytes(content[:-100] + bytes(100))
+
+
+def other_shape(folder):
+    array = np.load(folder / "map0.npy")
+    np.save(folder / "map0.npy", array.reshape(len(array), -1))
+
+
+@pytest.mark.parametrize("damage", [cut, lost, emptied, overwritten, other_shape])
 def test_a_damaged_cache_heals_itself(damage, tmp_path, monkeypatch):
     """A map that is cut short beside `done`, as a full disk or a copy leaves it: computed again, once."""
     calls = counted(monkeypatch)

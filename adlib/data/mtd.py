@@ -9,9 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
 from adlib.common.errors import UserError
+from adlib.common.pictures import opened
 from adlib.data.dataset import Archive, DataSet, Rules, Source, at_root, fetched, official_counts
 from adlib.data.samples import Sample, by_stem, exists, hashed_split, images, lines, listing, note_pairs, some
 
@@ -102,11 +101,7 @@ def without_empty_masks(listed: list[Sample], notes: list[str]) -> tuple[list[Sa
 
 
 def _highest(path: Path) -> int:
-    try:
-        with Image.open(path) as image:
-            return image.convert("L").getextrema()[1]
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read mask {path}: {error}; expected a grey PNG") from error
+    return opened(path).convert("L").getextrema()[1]
 
 
 def _all_masks(listed: list[Sample]) -> list[Sample]:

@@ -283,14 +283,20 @@ def _measure_category(
     labels = _labels(category)
     values = evaluation.image_metrics(labels, scored.scores, threshold["tau"])
     values |= {name: value for name, value in pixel.items() if name.startswith(PIXEL_METRICS)}
-    plain, everything = views.plain, category.pictures
-    levels = everything[category.test] if plain else category.views.levels(everything, category.test)
-    values["mean_grey_auroc"] = evaluation.mean_grey_floor(levels, labels)
+    values["mean_grey_auroc"] = evaluation.mean_grey_floor(_levels(category), labels)
     counts = {"fit": len(category.fit), "held": len(category.held)}
     counts |= {"normal": int((labels == 0).sum()), "anomalous": int(labels.sum())}
     facts = {"metrics": values, "threshold": threshold, "counts": counts, "pixel": truth.facts | pixel}
     facts |= {"notes": category.table.attrs["notes"], "provenance": category.table.attrs.get("provenance")}
     return facts, scored, draws
+
+
+def _levels(category: CategoryData) -> np.ndarray:
+    """Mean grey level [N] of the test pictures as the network sees them, 0..255, padding left out."""
+    everything = category.pictures
+    if not category.views.plain:
+        return category.views.levels(everything, category.test)
+    return everything[category.test].reshape(len(category.test), -1).mean(1)
 
 
 def _dropped(start: int, maps: np.ndarray) -> None:
@@ -318,6 +324,7 @@ def _scores_table(category: CategoryData, scored: evaluation.Scored, tau: float)
             "defect": tested.defect.to_numpy(),
             "score": scored.scores,
             "decision": (scored.scores > tau).astype(int),
+            "mean_grey": _levels(category).round(3),
         }
     )
 

@@ -23,7 +23,14 @@ from adlib.runs.plan import Plan
 from adlib.training import load_learnt
 
 SCORES = ["category", "path", "label", "defect", "score", "decision"]
+GREY = "mean_grey"
 LARGEST = 8_000_000_000  # bytes of the arrays of one file, unpacked: maps of a million pictures
+
+
+def _scores(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path)
+    chosen = table[SCORES].astype({"score": float, "label": int})
+    return chosen.assign(**{GREY: table[GREY].astype(float) if GREY in table else float("nan")})
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -56,8 +63,11 @@ class Run:
 
     @functools.cached_property
     def scores(self) -> pd.DataFrame:
-        """One row per test image: category, path, label, defect, score, decision."""
-        return self._read("scores.csv", lambda path: pd.read_csv(path)[SCORES].astype({"score": float, "label": int}))
+        """One row per test image: category, path, label, defect, score, decision, and mean_grey, 0..255.
+
+        mean_grey is that of the picture as the network sees it; NaN in runs older than this column.
+        """
+        return self._read("scores.csv", _scores)
 
     @functools.cached_property
     def history(self) -> pd.DataFrame:
