@@ -1,5 +1,6 @@
 """Every picture: a function each, that returns a matplotlib figure of fixed size with its caption."""
 
+from adlib.figures.diagrams import Box, diagram
 from adlib.figures.maps import anomaly_maps, choose, sample_images, scale, worst_cases, worst_rows
 from adlib.figures.results import (
     compare,
@@ -11,20 +12,24 @@ from adlib.figures.results import (
     speed_against_auroc,
     training_curves,
 )
-from adlib.figures.style import ANOMALOUS, NORMAL, OTHERS, STYLE, caption, compact, described, save
+from adlib.figures.style import ANOMALOUS, NORMAL, OTHERS, STYLE, Page, canvas, caption, compact, described, save
 from adlib.inference import overlay
 
 __all__ = [
     "ANOMALOUS",
+    "Box",
     "NORMAL",
     "OTHERS",
+    "Page",
     "STYLE",
     "anomaly_maps",
+    "canvas",
     "caption",
     "choose",
     "compact",
     "compare",
     "described",
+    "diagram",
     "differences",
     "feature_cloud",
     "grids",

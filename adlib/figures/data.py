@@ -36,7 +36,12 @@ def examples(table: pd.DataFrame, side: int = 192, columns: int = 6) -> Figure:
         for ax, row in zip(axes, shown.itertuples(), strict=False):
             _example(ax, row, table.attrs.get("mask_threshold", 0), side)
         outline = "outlined: the mask" if shown["mask"].notna().any() else "no masks"
-        caption(fig, f"{_name(table.attrs)}: first image of each kind, {side} px; {outline}.")
+        kinds = [row.defect.replace("_", " ") for row in shown.itertuples()]
+        alt = (
+            f"{len(shown)} pictures of {_name(table.attrs)}: {', '.join(kinds)}; {shown['mask'].notna().sum()} of them"
+        )
+        text = f"{_name(table.attrs)}: first image of each kind, {side} px; {outline}."
+        caption(fig, text, f"{alt} with the outline of the defect.")
     return fig
 
 
@@ -94,8 +99,16 @@ def defect_sizes(measured: pd.DataFrame) -> Figure:
             fig,
             f"{len(known)} images with a mask. Dot: one image; diamond: median; bar: the middle 80 %. Dashed: one cell"
             " of a 16 x 16 feature map.",
+            f"Defect sizes on a log axis, a row per category. {'; '.join(_sizes(*group) for group in groups)}.",
         )
     return fig
+
+
+def _sizes(key: tuple, rows: pd.DataFrame) -> str:
+    below = (rows.share < CELL).sum()
+    return (
+        f"{' '.join(key)}: median {100 * rows.share.median():.2g} % of the image, {below} of {len(rows)} below a cell"
+    )
 
 
 def _rows(ax, names: list[str]) -> None:
@@ -122,8 +135,14 @@ def brightness(measured: pd.DataFrame, columns: int = 3) -> Figure:
             fig,
             f"{len(measured)} images; each curve is a share of its own group. Grey: mean over all pixels of the full"
             " image.",
+            f"Histograms of mean grey. {'; '.join(_greys(*group) for group in groups)}.",
         )
     return fig
+
+
+def _greys(key: tuple, measured: pd.DataFrame) -> str:
+    medians = measured.groupby("group").grey.median().reindex(GROUPS).dropna()
+    return f"{' '.join(key)}: median {', '.join(f'{value:.0f} of {group}' for group, value in medians.items())}"
 
 
 def _histograms(ax, measured: pd.DataFrame) -> None:
@@ -145,23 +164,30 @@ def grey_auroc(shortcuts: pd.DataFrame) -> Figure:
     with canvas(8, 0.42 * len(shortcuts) + 1.3) as fig:
         ax = fig.subplots()
         y = np.arange(len(shortcuts))
-        ax.hlines(y, -0.03, 1.03, color="#dddddd", linewidth=0.6, zorder=0)
+        ax.hlines(y, 0, 1, color="#dddddd", linewidth=0.6, zorder=0)
         bars = np.clip([shortcuts.auroc - shortcuts.low, shortcuts.high - shortcuts.auroc], 0, None)
-        ax.errorbar(shortcuts.auroc, y, xerr=bars, fmt="o", color=OTHERS[0], capsize=2, label="oracle")
-        ax.plot(shortcuts.distance, y + 0.22, "s", label="distance from the training median", **_hollow(OTHERS[1]))
-        drift = {"color": "black", "markersize": 10, "markeredgewidth": 2.2}
+        whole = {"clip_on": False}  # a marker at 0 or 1 is drawn whole
+        ax.errorbar(shortcuts.auroc, y, xerr=bars, fmt="o", color=OTHERS[0], capsize=2, label="oracle", **whole)
+        distance = _hollow(OTHERS[1]) | whole
+        ax.plot(shortcuts.distance, y + 0.22, "s", label="distance from the training median", **distance)
+        drift = {"color": "black", "markersize": 10, "markeredgewidth": 2.2} | whole
         ax.plot(shortcuts.drift, y - 0.24, "|", label="drift: normal test against normal train", ls="none", **drift)
         ax.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
-        ax.set_xlim(-0.03, 1.03)
+        ax.set_xlim(0, 1)
         ax.set_xlabel("AUROC of the mean grey; 0.5: no information")
         _rows(ax, [f"{r.dataset} {r.category}" for r in shortcuts.itertuples()])
         lines, labels = ax.get_legend_handles_labels()
         order = np.argsort(["oracle" not in label for label in labels], kind="stable")
         fig.legend([lines[k] for k in order], [labels[k] for k in order], loc="outside upper center", ncols=3)
+        told = "; ".join(
+            f"{r.dataset} {r.category}: oracle {r.auroc:.2f}, distance {r.distance:.2f}, drift {r.drift:.2f}"
+            for r in shortcuts.itertuples()
+        )
         caption(
             fig,
             f"{shortcuts.n_normal.sum() + shortcuts.n_defective.sum()} test images. Oracle: defective against normal,"
             " better direction chosen by the labels; bar: 95 % interval in that direction.",
+            f"AUROC of the mean grey, a row per category. {told}.",
         )
     return fig
 

@@ -21,6 +21,7 @@ from adlib.inference import colour_limits, overlay
 from adlib.models import get
 
 COLUMNS = ("image", "mask", "map", "overlay")
+SIDES = ("normal test images", "anomalous test images")
 
 
 def scale(run, category: str) -> Normalize:
@@ -45,7 +46,11 @@ def sample_images(table: pd.DataFrame, per_label: int = 4, side: int = 128) -> F
                 _show(ax, _picture(test.path[row], geometry))
                 ax.set_title(test.defect[row], color=(NORMAL, ANOMALOUS)[label])
         a = table.attrs
-        caption(fig, f"{a['dataset']} {a['category']}, test images, {side} px; above normal, below anomalous.")
+        text = f"{a['dataset']} {a['category']}, test images, {side} px; above normal, below anomalous."
+        kinds = dict.fromkeys(test.defect[r] for r in rows if test.label[r] == 1)
+        counts = [sum(test.label[r] == label for r in rows) for label in (0, 1)]
+        told = f"{counts[0]} normal pictures above, {counts[1]} anomalous ones below ({', '.join(kinds)})"
+        caption(fig, text, f"Test images of {a['dataset']} {a['category']}: {told}.")
     return fig
 
 
@@ -62,38 +67,77 @@ def choose(scores: pd.DataFrame, per_label: int = 4) -> list[int]:
 def anomaly_maps(run, rows: Sequence[int] | None = None, per_label: int = 4, category: str | None = None) -> Figure:
     """image | mask | map | overlay of some test images of one category: normal ones left, anomalous ones right.
 
-    rows: row numbers of `run.scores`; default: `per_label` per label (`choose`). The title has the kind, the score and
-    the decision at the normal-only threshold. Raises UserError for a system without maps or rows of several categories.
+    rows: row numbers of `run.scores`; default: `per_label` per label (`choose`). The title has the kind, the image
+    score and the decision. Raises UserError for a system without maps or rows of several categories.
     """
+    category, scores = _scores_of(run, category)
+    return _drawn(run, category, scores, choose(scores, per_label) if rows is None else list(rows), SIDES)
+
+
+def worst_cases(run, k: int = 3, category: str | None = None) -> Figure:
+    """Left the k normal images that score highest, right the k anomalous ones that score lowest.
+
+    Only what the threshold gets wrong is called a false alarm or missed.
+    """
+    category, scores = _scores_of(run, category)
+    rows = worst_rows(scores, k)
+    wrong = [sum(scores.label[r] == label != scores.decision[r] for r in rows) for label in (0, 1)]
+    of = [sum(scores.label[r] == label for r in rows) for label in (0, 1)]
+    sides = (
+        f"highest-scoring normal images: {wrong[0]} of {of[0]} are false alarms",
+        f"lowest-scoring anomalous images: {wrong[1]} of {of[1]} are missed",
+    )
+    return _drawn(run, category, scores, rows, sides)
+
+
+def _scores_of(run, category: str | None) -> tuple[str, pd.DataFrame]:
     if run.maps is None:
         raise UserError(f"run {run.path} has no maps.npz; {run.record['method']} makes no anomaly maps")
     category = category or next(iter(run.record["per_category"]))
-    scores = run.scores[run.scores.category == category]
-    rows = choose(scores, per_label) if rows is None else list(rows)
+    return category, run.scores[run.scores.category == category]
+
+
+def _drawn(run, category: str, scores: pd.DataFrame, rows: list[int], sides: tuple[str, str]) -> Figure:
+    """The picture of `rows`; sides: what the images on the left and on the right are."""
     if not rows or not set(rows) <= set(scores.index):
         raise UserError(
             f"rows {rows} are not all in the scores of {category}; valid: {scores.index[0]} to {scores.index[-1]}"
         )
-    sides = [[r for r in rows if scores.label[r] == label] for label in (0, 1)]
-    height = max(map(len, sides))
-    with canvas(9, 1.45 * height + 0.8) as fig:
-        body, foot = fig.subfigures(2, 1, height_ratios=[1.45 * height, 0.6])
+    columns = [[r for r in rows if scores.label[r] == label] for label in (0, 1)]
+    height = max(map(len, columns))
+    with canvas(9, 1.45 * height + 1.05) as fig:
+        head, body, foot = fig.subfigures(3, 1, height_ratios=[0.25, 1.45 * height, 0.6])
         blocks = body.subfigures(height, 2, squeeze=False)
         drawn = _material(run, category, rows)
-        for column, side in enumerate(sides):
-            for k, row in enumerate(side):
-                _block(blocks[k][column], scores.loc[row], *drawn[row], scale(run, category), k == 0)
+        for k, (column, side) in enumerate(zip(columns, sides, strict=True)):
+            if column:
+                head.text(0.25 + 0.5 * k, 0.4, side, ha="center", va="center", fontsize=9, weight="bold")
+            for place, row in enumerate(column):
+                _block(blocks[place][k], scores.loc[row], *drawn[row], scale(run, category), place == 0)
         _bar(foot, run, category)
-        tau = run.record["per_category"][category]["threshold"]["tau"]
-        text = f"{category}: left normal, right anomalous images. Anomalous: score > {tau:.3g} (from normal images)."
-        caption(fig, f"{described([run])}. {text} One scale for all maps.")
+        caption(fig, f"{described([run])}. {_levels(run, category)}", _told(run, category, scores, drawn, rows, sides))
     return fig
 
 
-def worst_cases(run, k: int = 3, category: str | None = None) -> Figure:
-    """Left the k normal images that score highest (false alarms, if flagged), right the anomalous that score lowest."""
-    category = category or next(iter(run.record["per_category"]))
-    return anomaly_maps(run, worst_rows(run.scores[run.scores.category == category], k), category=category)
+def _levels(run, category: str) -> str:
+    """The two thresholds of a category: of the image score, which decides, and of the map, which is drawn."""
+    known = run.record["per_category"][category]["threshold"]
+    return (
+        f"{category}: an image score above {known['tau']:.3g} is called anomalous. The map has its own threshold, "
+        f"{known['map_tau']:.3g} (black line). Both come from normal images alone. One colour scale for all maps."
+    )
+
+
+def _told(run, category: str, scores: pd.DataFrame, drawn: dict, rows: list[int], sides: tuple[str, str]) -> str:
+    """Alternative text: what is on each side, and where the maps pass the threshold of the map."""
+    tau, parts = run.record["per_category"][category]["threshold"]["map_tau"], []
+    for label, side in enumerate(sides):
+        own = [r for r in rows if scores.label[r] == label]
+        if own:
+            bright = sum(bool((drawn[r][2] > tau).any()) for r in own)
+            values = ", ".join(f"{scores.score[r]:.3g}" for r in own)
+            parts.append(f"{side}: image scores {values}, {bright} of {len(own)} maps pass the map's threshold")
+    return f"Images, masks, anomaly maps and overlays of {run.record['dataset']} {category}. {'; '.join(parts)}."
 
 
 def worst_rows(scores: pd.DataFrame, k: int = 3) -> list[int]:
@@ -154,10 +198,10 @@ def _block(fig, row, picture, mask, amap, norm: Normalize, header: bool) -> None
     _show(axes[3], overlay(picture, level))
     for ax, name in zip(axes, COLUMNS, strict=True):
         ax.set_title(name if header else "", fontsize=7, color="#666666", pad=2)
-    verdict = "anomalous" if row.decision else "normal"
-    right = "" if row.decision == row.label else " (wrong)"
+    decision = "anomalous" if row.decision else "normal"
+    error = "" if row.decision == row.label else (" (false alarm)", " (missed)")[row.label]
     colour = ANOMALOUS if row.decision else NORMAL
-    fig.suptitle(f"{row.defect}: score {row.score:.3f}, decision {verdict}{right}", fontsize=8, color=colour)
+    fig.suptitle(f"{row.defect}: image score {row.score:.3f}, called {decision}{error}", fontsize=8, color=colour)
 
 
 def _bar(fig, run, category: str) -> None:
@@ -166,4 +210,4 @@ def _bar(fig, run, category: str) -> None:
     ax = fig.add_axes((0.3, 0.55, 0.4, 0.25))
     fig.colorbar(ScalarMappable(scale(run, category), "viridis"), cax=ax, orientation="horizontal", extend="max")
     ax.axvline(chosen["map_tau"], -0.25, 1.25, color="black", linewidth=2.5, clip_on=False)
-    ax.set_xlabel("anomaly map [score units]; black line: threshold from normal images", fontsize=8)
+    ax.set_xlabel(f"anomaly map [score units]; black line: threshold of the map, {chosen['map_tau']:.3g}", fontsize=8)

@@ -11,13 +11,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from adlib.common.errors import UserError
-from adlib.figures.style import ANOMALOUS, NORMAL, OTHERS, PUBLISHED, canvas, caption, described
+from adlib.figures.style import (
+    ANOMALOUS,
+    APART,
+    NORMAL,
+    OTHERS,
+    PUBLISHED,
+    canvas,
+    caption,
+    described,
+    legend_above,
+    spread,
+    to_hundred,
+)
 from adlib.metrics import names as metric_names
+from adlib.reports.measured import interval_words
 
 NOT_TERMS = ("epoch", "seconds", "total", "method", "dataset", "category", "seed", "hash")
 TERM_COLOURS = {"p_true": NORMAL, "p_fake": ANOMALOUS}  # shares of normal and of synthetic rows beyond the margin
 TERM_LABELS = {"p_true": "normal rows (p_true)", "p_fake": "noisy rows (p_fake)"}
 AUROC = ("image_auroc", "pixel_auroc")
+NOT_COMPARABLE = "published, not comparable"
 MOST = 6  # colours that readers tell apart: more categories are drawn as one mean
 
 
@@ -38,7 +52,7 @@ def curves(ax, history: pd.DataFrame, y: str, hue: str = "category", colours: di
     # errorbar "sd" needs no random resampling: equal runs give equal bytes
     sns.lineplot(shown, x="epoch", y=y, errorbar="sd", linewidth=1.6, ax=ax, **options)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(fontsize=7, frameon=True, facecolor="white", edgecolor="none")  # a band may pass behind it
+    legend_above(ax)
 
 
 def training_curves(runs) -> Figure:
@@ -56,11 +70,28 @@ def training_curves(runs) -> Figure:
                 curves(ax, long, "value", "term", {TERM_LABELS[name]: c for name, c in TERM_COLOURS.items()})
             else:
                 curves(ax, history, names[0])
+            if names is oracle:
+                ax.set_ylim(top=1)
             ax.set_xlabel("epoch [passes over the training images]")
             ax.set_ylabel(_curve_label(names, terms))
         note = "Line: mean of the runs; band: one sd over seeds, for terms over seeds and categories."
-        caption(fig, f"{head}. {note} Oracle: computed on test labels, never selects.")
+        text = f"{head}. {note}" + (" Oracle: computed on test labels, never selects." if oracle else "")
+        told = "; ".join(_course(history, _curve_name(name), name) for names in panels for name in names)
+        caption(fig, text, f"Curves over {history.epoch.max()} epochs of {head}: {told}.")
     return fig
+
+
+def _course(history: pd.DataFrame, name: str, column: str) -> str:
+    """ "training loss from 0.98 to 0.31": means of the runs at the first and at the last epoch with a value."""
+    means = history[history[column].notna()].groupby("epoch")[column].mean()
+    if len(means) == 1:
+        return f"{name} {means.iloc[0]:.3g} at the last epoch"
+    return f"{name} from {means.iloc[0]:.3g} to {means.iloc[-1]:.3g}"
+
+
+def _curve_name(column: str) -> str:
+    known = {"total": "training loss", "image_auroc (oracle)": "image AUROC of the test set"}
+    return known.get(column) or TERM_LABELS.get(column, column)
 
 
 def _curve_label(names: list[str], terms: list[str]) -> str:
@@ -90,8 +121,23 @@ def score_histograms(runs) -> Figure:
         for ax in axes[len(panels) :]:
             ax.axis("off")
         seed = panels[0][0].record["seed"]
-        caption(fig, f"{head}; shown: seed {seed}. Dashed: threshold from normal training images; above it: anomalous.")
+        several = " (another seed has another scale)" if len({run.record["seed"] for run in runs}) > 1 else ""
+        text = f"{head}. Shown: seed {seed}{several}. Dashed: the threshold, from normal training images alone."
+        told = "; ".join(_heaps(run, category) for run, category in panels)
+        caption(fig, f"{text} A score above it is called anomalous.", f"Histograms of image scores. {told}.")
     return fig
+
+
+def _heaps(run, category: str) -> str:
+    """How far the two histograms of a category lie apart, and on which side of the threshold."""
+    scores = run.scores[run.scores.category == category]
+    tau = run.record["per_category"][category]["threshold"]["tau"]
+    normal, anomalous = (scores.score[scores.label == label] for label in (0, 1))
+    return (
+        f"{run.record['dataset']} {category}: {len(normal)} normal scores, {spread(normal)}, of which "
+        f"{(normal > tau).sum()} lie above the threshold {tau:.3g}; {len(anomalous)} anomalous scores, "
+        f"{spread(anomalous)}, of which {(anomalous <= tau).sum()} do not"
+    )
 
 
 def _histogram(ax, run, category: str) -> None:
@@ -103,13 +149,14 @@ def _histogram(ax, run, category: str) -> None:
         values = scores.score[scores.label == label]
         style = {"color": colour, "edgecolor": colour, "hatch": hatch, "alpha": 0.45}
         sns.histplot(values, bins=edges, label=f"{name} (n={len(values)})", ax=ax, **style)
-    ax.axvline(tau, color="black", linestyle="--", linewidth=1, label=f"threshold {tau:.3g}")
+    # the legend's place is above the bars and above the end of the line
+    ax.axvline(tau, ymax=0.7, color="black", linestyle="--", linewidth=1, label=f"threshold {tau:.3g}")
     ax.set_title(f"{category}: image AUROC {100 * facts['metrics']['image_auroc']:.1f} %")
     ax.set_xlabel("image anomaly score [score units]")
     ax.set_ylabel("test images")
-    ax.set_ylim(top=1.35 * ax.get_ylim()[1])  # room for the legend above the bars
+    ax.set_ylim(top=1.4 * ax.get_ylim()[1])
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, loc="upper center", ncols=2, borderaxespad=0.2)
 
 
 def speed_against_auroc(table: pd.DataFrame, note: str = "") -> Figure:
@@ -127,11 +174,20 @@ def speed_against_auroc(table: pd.DataFrame, note: str = "") -> Figure:
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter("")
         ax.margins(x=0.2, y=0.2)
+        to_hundred(ax.yaxis, table[["image_auroc", "low"]])
         ax.set_xlabel("speed [images / s], log scale")
         ax.set_ylabel("image AUROC [%]")
         ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-        caption(fig, f"{note} Filled: measured here, bar: 95 % interval; hollow or dotted: published, other hardware.")
+        quoted = " Hollow or dotted: published, other hardware." if (table.what == "published").any() else ""
+        told = "; ".join(_speed_words(row) for row in table.itertuples(index=False))
+        text = f"{note} Filled: measured here; bar: 95 % interval over test images.{quoted}"
+        caption(fig, text, f"Speed against image AUROC. {told}.")
     return fig
+
+
+def _speed_words(row) -> str:
+    auroc = "no comparable AUROC" if pd.isna(row.image_auroc) else f"image AUROC {100 * row.image_auroc:.1f} %"
+    return f"{row.system}, {row.what.replace('_', ' ')}: {row.fps:.3g} images a second, {auroc}"
 
 
 def _speed_point(ax, row, colour: str, k: int) -> None:
@@ -142,40 +198,85 @@ def _speed_point(ax, row, colour: str, k: int) -> None:
     y, marker = 100 * row.image_auroc, {"network": "o", "end_to_end": "s"}.get(row.what, "D")
     bars = None if pd.isna(row.low) else [[y - 100 * row.low], [100 * row.high - y]]
     style = PUBLISHED if row.what == "published" else {"color": colour}
-    ax.errorbar(row.fps, y, bars, fmt=marker, capsize=2, label=f"{label}: {row.fps:.3g}/s", **style)
+    ax.errorbar(row.fps, y, bars, fmt=marker, capsize=2, label=f"{label}: {row.fps:.3g}/s", clip_on=False, **style)
 
 
 def compare(runs, published: pd.DataFrame | None = None) -> Figure:
     """Published (hollow) beside measured (filled, 95 % interval) per category, image and pixel AUROC.
 
-    published: `published.verdict(...)`; its numbers are drawn only for the data set that was run.
+    published: `verdict.verdict(...)`; its numbers are drawn only for the data set that was run. One that the verdict
+    calls "not comparable" is lighter and below its row, so that it does not look as if it agreed or disagreed.
     """
     head, table = described(runs), runs.metrics
     names = [m for m in AUROC if m in set(table.metric)]
-    datasets = set(table.dataset)
-    cells = published[published.dataset.isin(datasets)] if published is not None else None
     categories = list(dict.fromkeys(table.category))
-    with canvas(4.6 * len(names), 0.32 * len(categories) + 1.4) as fig:
+    printed = _printed(published, table, names, categories)
+    handles: dict[str, object] = {}
+    with canvas(4.6 * len(names), 0.4 * len(categories) + 1.6) as fig:
         for ax, metric in zip(fig.subplots(1, len(names), squeeze=False, sharey=True)[0], names, strict=True):
-            _compare_panel(ax, table[table.metric == metric], cells, metric, categories)
+            _compare_panel(ax, table[table.metric == metric], printed[printed.metric == metric], categories)
             ax.set_xlabel(metric_names.axis_label(metric))
-        ax.set_ylim(len(categories) - 0.5, -0.5)
-        none = cells is None or not len(cells)
-        text = f"No published number exists for {', '.join(sorted(datasets))}." if none else "Hollow: published."
-        caption(fig, f"{head}. Filled: measured here, mean over seeds with 95 % interval. {text}")
+            found, labels = ax.get_legend_handles_labels()
+            handles |= dict(zip(labels, found, strict=True))
+        ax.set_ylim(len(categories) - 0.4, -0.5)
+        labels = sorted(handles, key=lambda label: label != "ours")
+        fig.legend([handles[k] for k in labels], labels, loc="outside upper center", ncols=len(labels), fontsize=8)
+        drawn = table[table.metric.isin(names)]
+        text = f"{head}. Filled: mean over seeds; bar: {interval_words(drawn.interval_method)}."
+        told = "; ".join(_compared(row, printed) for row in drawn.itertuples())
+        caption(fig, f"{text} {_printed_words(printed, table)}", f"Measured AUROC. {told}.")
     return fig
 
 
-def _compare_panel(ax, table: pd.DataFrame, cells, metric: str, categories: list[str]) -> None:
+def _printed(published, table: pd.DataFrame, names: list[str], categories: list[str]) -> pd.DataFrame:
+    """The published numbers that have a place in the figure: metric, category, published (0..1), comparable."""
+    columns = ["metric", "category", "published", "comparable"]
+    if published is None:
+        return pd.DataFrame(columns=columns)
+    cells = published[published.dataset.isin(set(table.dataset)) & published.published.notna()]
+    cells = cells[cells.metric.isin(names) & cells.category.isin(categories)]
+    comparable = cells.verdict != "not comparable" if "verdict" in cells else True
+    return cells.assign(comparable=comparable).drop_duplicates(["metric", "category"])[columns]
+
+
+def _printed_words(printed: pd.DataFrame, table: pd.DataFrame) -> str:
+    if not len(printed):
+        return f"No published number exists for {', '.join(sorted(set(table.dataset)))} ({_some(table.category)})."
+    sentences = ["Hollow: published."] if printed.comparable.any() else []
+    if not printed.comparable.all():
+        sentences.append("Light, below its row: published in another setting, not comparable with the bar.")
+    return " ".join(sentences)
+
+
+def _some(names) -> str:
+    names = list(dict.fromkeys(names))
+    return ", ".join(names) if len(names) <= 4 else f"{len(names)} categories"
+
+
+def _compared(row, printed: pd.DataFrame) -> str:
+    """One measured value in words, with the published one where there is one."""
+    words = f"{row.category}, {metric_names.label(row.metric)} {100 * row.mean:.1f} %"
+    if not pd.isna(row.low):
+        words += f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+    for cell in printed[(printed.metric == row.metric) & (printed.category == row.category)].itertuples():
+        words += f", published {100 * cell.published:.1f} %" + ("" if cell.comparable else ", not comparable")
+    return words
+
+
+def _compare_panel(ax, table: pd.DataFrame, printed: pd.DataFrame, categories: list[str]) -> None:
     ours = table.drop_duplicates("category").set_index("category").reindex(categories)
     places, mean = np.arange(len(categories)), 100 * ours["mean"].to_numpy()
     bars = [np.nan_to_num(mean - 100 * ours.low.to_numpy()), np.nan_to_num(100 * ours.high.to_numpy() - mean)]
-    ax.errorbar(mean, places, xerr=np.clip(bars, 0, None), fmt="o", color=OTHERS[0], capsize=2, label="ours")
-    if cells is not None and len(cells):
-        printed = cells[cells.metric == metric].drop_duplicates("category").set_index("category").published
-        ax.plot(100 * printed.reindex(categories), places, "D", label="published", linestyle="none", **PUBLISHED)
+    style = {"color": OTHERS[0], "capsize": 2, "clip_on": False}
+    ax.errorbar(mean, places, xerr=np.clip(bars, 0, None), fmt="o", label="ours", **style)
+    row = dict(zip(categories, places, strict=True))
+    for comparable, look, label, shift in ((True, PUBLISHED, "published", 0), (False, APART, NOT_COMPARABLE, 0.3)):
+        cells = printed[printed.comparable == comparable]
+        if len(cells):
+            at = [row[category] + shift for category in cells.category]
+            ax.plot(100 * cells.published, at, "D", label=label, linestyle="none", clip_on=False, **look)
+    to_hundred(ax.xaxis, pd.concat([ours[["mean", "low"]], printed.published], axis=1))
     ax.set_yticks(places, categories)
-    ax.legend(fontsize=7)
 
 
 def differences(table: pd.DataFrame, note: str = "") -> Figure:
@@ -195,7 +296,12 @@ def differences(table: pd.DataFrame, note: str = "") -> Figure:
             ax.set_xlabel(f"{metric_names.label(metric)}: variant minus base [points]")
             ax.set_yticks(range(len(rows)), [_row_name(*row) for row in rows])
         ax.set_ylim(len(rows) - 0.5, -0.5)
-        caption(fig, f"{note} Right of the line: better than the base. Bars: paired 95 % interval over test images.")
+        told = "; ".join(
+            f"{_row_name(r.factor, r.variant)}, {metric_names.label(r.metric)} {100 * r.difference:+.1f}"
+            for r in table.itertuples()
+        )
+        text = f"{note} Right of the line: better than the base. Bars: paired 95 % interval over test images."
+        caption(fig, text, f"Differences to the base in points. {told}.")
     return fig
 
 
@@ -220,13 +326,19 @@ def feature_cloud(normal: np.ndarray, noisy: np.ndarray, note: str = "") -> Figu
             ax.scatter(x, y, s=9, c=colour, marker=marker, alpha=0.6, linewidths=0.8, label=f"{name} (n={len(rows)})")
         ax.set_xlabel("first principal component [feature units]")
         ax.set_ylabel("second [feature units]")
-        ax.legend(fontsize=7)
-        caption(fig, note)
+        legend_above(ax)
+        inner, outer = (((rows - centre) @ plane.T).std(0) for rows in (normal, noisy))
+        told = f"{len(normal)} normal rows have a standard deviation of {inner[0]:.2g} along the first component and "
+        told += f"{inner[1]:.2g} along the second; {len(noisy)} rows with noise have {outer[0]:.2g} and {outer[1]:.2g}"
+        caption(fig, note, f"Two clouds of points: {told}. {note}")
     return fig
 
 
-def grids(planes: dict[str, np.ndarray], note: str = "", columns: int = 5) -> Figure:
-    """Small pictures beside each other: {title: [h,w] (viridis, a scale each) or uint8 [h,w,3]}, e.g. features."""
+def grids(planes: dict[str, np.ndarray], note: str = "", columns: int = 5, alt: str = "") -> Figure:
+    """Small pictures beside each other: {title: [h,w] (viridis, a scale each) or uint8 [h,w,3]}, e.g. features.
+
+    alt: what one sees in them; default: names and ranges of the planes.
+    """
     columns = min(columns, len(planes))
     rows = -(-len(planes) // columns)
     with canvas(2.1 * columns, 1.9 * rows) as fig:
@@ -243,18 +355,36 @@ def grids(planes: dict[str, np.ndarray], note: str = "", columns: int = 5) -> Fi
                     )
             if np.ndim(plane) == 2:
                 fig.colorbar(shown, ax=ax, shrink=0.75).ax.tick_params(labelsize=7)
-        caption(fig, note)
+        caption(fig, note, alt or f"{'; '.join(_plane(*item) for item in planes.items())}. {note}")
     return fig
 
 
-def lines(x, curves: dict[str, np.ndarray], xlabel: str, ylabel: str, note: str = "") -> Figure:
-    """Curves over a common axis, each with its own line style: for the formulae of a paper."""
+def _plane(title: str, plane: np.ndarray) -> str:
+    """ "grid: 16 x 16 values from -0.31 to 1.2, the largest in row 4, column 9"; a colour picture by its size."""
+    plane = np.asarray(plane)
+    if plane.ndim == 3:
+        return f"{title}: a picture of {plane.shape[1]} x {plane.shape[0]} pixels"
+    row, column = np.unravel_index(plane.argmax(), plane.shape)
+    values = f"{plane.shape[0]} x {plane.shape[1]} values from {plane.min():.3g} to {plane.max():.3g}"
+    return f"{title}: {values}, the largest in row {row}, column {column}"
+
+
+def lines(x, curves: dict[str, np.ndarray], xlabel: str, ylabel: str, note: str = "", alt: str = "") -> Figure:
+    """Curves over a common axis, each with its own line style: for the formulae of a paper.
+
+    alt: what one sees; default: each curve's first, lowest, highest and last value.
+    """
     with canvas(5.2, 3) as fig:
         ax = fig.subplots()
         for k, (name, y) in enumerate(curves.items()):
             ax.plot(x, y, ("-", "--", "-.", ":")[k % 4], color=OTHERS[k % 6], label=name)
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
-        ax.legend(fontsize=7)
-        caption(fig, note)
+        legend_above(ax)
+        told = "; ".join(_line_words(name, np.asarray(y, float)) for name, y in curves.items())
+        caption(fig, note, alt or f"Curves of {ylabel} over {xlabel}. {told}. {note}")
     return fig
+
+
+def _line_words(name: str, y: np.ndarray) -> str:
+    return f"{name}: {y[0]:.3g} at the left end, {y[-1]:.3g} at the right, between {y.min():.3g} and {y.max():.3g}"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from adlib.common.errors import UserError
 from adlib.figures.results import curves
-from adlib.figures.style import ANOMALOUS, NORMAL, OTHERS, canvas, caption, described
+from adlib.figures.style import ANOMALOUS, NORMAL, OTHERS, canvas, caption, described, legend_above
 
 CELL = 1.2  # inches per picture of a wall
 GREY = "#666666"
@@ -21,12 +21,14 @@ def wall(
     labels: list[int] | None = None,
     limits: dict[str, tuple[float, float]] | None = None,
     note: str = "",
+    alt: str = "",
 ) -> Figure:
     """Pictures below each other, a column per sample: inputs, reconstructions, maps, masks.
 
     rows: {name: arrays or tensors}: colour [n,3,H,W], float in 0..1 (clipped) or uint8; masks bool [n,H,W], white where
     anomalous; maps [n,H,W] with one colour scale for the row, from `limits` or from least to largest. titles: of the
-    columns, in the colour of labels (0 normal, 1 anomalous). UserError: rows of different length.
+    columns, in the colour of labels (0 normal, 1 anomalous). alt: what one sees; default: the names of rows and
+    columns and how much of each mask is white. UserError: rows of different length.
     """
     arrays = {name: np.asarray(row) for name, row in rows.items()}
     count = len(next(iter(arrays.values())))
@@ -42,8 +44,19 @@ def wall(
             _line(fig, line, name, row, (limits or {}).get(name))
         for k, title in enumerate(titles or []):
             axes[0][k].set_title(title, fontsize=8, color=(NORMAL, ANOMALOUS)[labels[k]] if labels else GREY)
-        caption(fig, note)
+        columns = f" ({', '.join(dict.fromkeys(title.replace(chr(10), ' ') for title in titles))})" if titles else ""
+        told = "; ".join(_row_words(name, row) for name, row in arrays.items())
+        caption(fig, note, alt or f"{count} columns of pictures{columns}; rows: {told}. {note}")
     return fig
+
+
+def _row_words(name: str, row: np.ndarray) -> str:
+    if row.ndim == 4:
+        return name
+    if row.dtype == bool:
+        shares = ", ".join(f"{100 * mask.mean():.0f} %" for mask in row)
+        return f"{name}, white in {shares} of the pixels"
+    return f"{name}, values from {row.min():.2g} to {row.max():.2g}"
 
 
 def _line(fig: Figure, line: np.ndarray, name: str, row: np.ndarray, limits: tuple[float, float] | None) -> None:
@@ -82,8 +95,15 @@ def term_curves(runs, levels: dict[str, dict[str, float]]) -> Figure:
             ax.set_yscale("log")
             ax.set_xlabel("epoch [draws of as many images]")
             ax.set_ylabel(f"{term}, log scale")
-            ax.legend(fontsize=7, frameon=True, facecolor="white", edgecolor="none")
-        caption(fig, f"{head}. Line: mean of the runs; band: one sd over seeds. Black: needs no learning.")
+            legend_above(ax)
+        text = f"{head}. Line: mean of the runs; band: one sd over seeds. Black: needs no learning."
+        ends = history[history.epoch == history.epoch.max()][list(levels)].mean()
+        told = "; ".join(
+            f"{term} ends at {ends[term]:.2g}"
+            + "".join(f", against {value:.2g} for {name}" for name, value in known.items())
+            for term, known in levels.items()
+        )
+        caption(fig, text, f"Loss terms over {history.epoch.max()} epochs. {told}.")
     return fig
 
 
@@ -108,7 +128,8 @@ def map_kinds(table: pd.DataFrame, note: str = "") -> Figure:
             ax.set_ylim(len(kinds) - 0.5, -0.5)
         if 1 < len(names) <= 6:
             fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(names) + 1, fontsize=7)
-        caption(fig, note)
+        told = "; ".join(f"{r.category}, {r.map}: {r.metric} {100 * r.value:.1f} %" for r in table.itertuples())
+        caption(fig, note, f"Kinds of maps compared. {told}. {note}")
     return fig
 
 

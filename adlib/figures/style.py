@@ -20,6 +20,7 @@ from adlib.common.errors import UserError
 NORMAL, ANOMALOUS = "#0173b2", "#d55e00"  # seaborn "colorblind": apart for deuteranopes too
 OTHERS = ("#029e73", "#cc78bc", "#ca9161", "#56b4e9", "#949494", "#de8f05")  # for anything but the two classes
 PUBLISHED = {"markerfacecolor": "white", "markeredgecolor": "#333333", "color": "#333333"}
+APART = {"markerfacecolor": "white", "markeredgecolor": "#aaaaaa", "color": "#aaaaaa", "markersize": 4.5}
 STYLE = {
     "figure.dpi": 100,
     "font.size": 9,
@@ -32,11 +33,22 @@ STYLE = {
 }
 
 
+class Page(Figure):
+    """A figure that a notebook shows in few bytes and with its alternative text; `caption` sets both texts."""
+
+    alt = ""  # what one sees, in one or two sentences; `caption` sets it
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display  # for pages only
+
+        display(compact(self))
+
+
 @contextmanager
 def canvas(width: float, height: float):
-    """A figure of fixed size (inches) in the common style; closed for pyplot, so that a notebook shows it once."""
+    """A `Page` of fixed size (inches) in the common style; closed for pyplot, so that a notebook shows it once."""
     with plt.rc_context(STYLE):
-        fig = plt.figure(figsize=(width, height), layout="constrained")
+        fig = plt.figure(figsize=(width, height), layout="constrained", FigureClass=Page)
         try:
             yield fig
             # laid out while the style holds: what is drawn later cannot move
@@ -45,8 +57,14 @@ def canvas(width: float, height: float):
             plt.close(fig)
 
 
-def caption(fig: Figure, text: str) -> Figure:
-    """Write the caption (data, number of images, seeds) below the figure, wrapped to its width."""
+def caption(fig: Figure, text: str, alt: str) -> Figure:
+    """Write the caption (data, number of images, seeds) below the figure, wrapped to its width.
+
+    alt: what one sees, for those who cannot: one or two sentences made from the data drawn. Raises UserError if empty.
+    """
+    if not alt.strip():
+        raise UserError("a figure needs an alternative text: one or two sentences that say what one sees in it")
+    fig.alt = alt
     wrapped = textwrap.fill(text, int(fig.get_figwidth() * 17))
     fig.text(0.01, -0.02, wrapped, va="top", ha="left", fontsize=8, color="#444444")
     return fig
@@ -66,6 +84,31 @@ def described(runs: Iterable) -> str:
     return f"{systems} ({', '.join(names)}); {images} test images; {word} {', '.join(map(str, seeds))}"
 
 
+def spread(values) -> str:
+    """ "from 0.12 to 0.91 (median 0.4)", for alternative texts; "none" of no values."""
+    values = np.asarray(values, float)
+    if not len(values):
+        return "none"
+    return f"from {values.min():.3g} to {values.max():.3g} (median {np.median(values):.3g})"
+
+
+def legend_above(ax) -> None:
+    """The legend on top of the axes, where no data are; columns as many as fit."""
+    handles, labels = ax.get_legend_handles_labels()
+    if not labels:
+        return
+    width = ax.get_figure().get_figwidth() / ax.get_subplotspec().get_gridspec().ncols - 0.6  # inches, about
+    columns = max(1, min(len(labels), int(width / (0.075 * max(map(len, labels)) + 0.4))))
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "columnspacing": 1.2}
+    ax.legend(handles, labels, fontsize=7, ncols=columns, **place)
+
+
+def to_hundred(axis, values) -> None:
+    """End an axis of percentages at 100, which no AUROC exceeds; values: all that is drawn, 0..1, NaN allowed."""
+    lowest = 100 * float(np.nanmin(np.asarray(values, float)))
+    axis.axes.set(**{f"{axis.axis_name}lim": (max(0.0, lowest - 0.08 * max(100 - lowest, 1)), 100)})
+
+
 def save(fig: Figure, stem: str | Path) -> list[Path]:
     """Write stem.png (150 dpi) and stem.pdf without dates: equal figures give equal bytes. Returns the two paths."""
     stem = Path(stem)
@@ -79,7 +122,7 @@ def save(fig: Figure, stem: str | Path) -> list[Path]:
 
 
 def compact(fig: Figure):
-    """The figure in few bytes, for pages of many photographs: as JPEG, or as PNG of 5 bits per channel if smaller."""
+    """The figure as IPython's Image with its alternative text: as JPEG, or as PNG of 5 bits per channel if smaller."""
     from IPython.display import Image as Shown  # for pages only
 
     buffer, small, photo = io.BytesIO(), io.BytesIO(), io.BytesIO()
@@ -89,4 +132,4 @@ def compact(fig: Figure):
     levels = np.round(exact.astype(int) * (31 / 255)) * (255 / 31)
     Image.fromarray(levels.round().astype(np.uint8)).save(small, "PNG", optimize=True)
     Image.fromarray(exact).save(photo, "JPEG", quality=75, optimize=True, subsampling=0)  # small letters stay sharp
-    return Shown(min(small.getvalue(), photo.getvalue(), key=len))
+    return Shown(min(small.getvalue(), photo.getvalue(), key=len), alt=getattr(fig, "alt", None) or None)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from adlib.data import plain
+from adlib.metrics.intervals import CEILING
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 AVERAGES = ("average", "avg_textures", "avg_objects")
@@ -161,3 +162,14 @@ def _mover(rows: pd.DataFrame) -> tuple[float, float]:
     low = np.sqrt(((rows["mean"] - rows["low"]) ** 2).sum(skipna=False)) / len(rows)
     high = np.sqrt(((rows["high"] - rows["mean"]) ** 2).sum(skipna=False)) / len(rows)
     return mean - float(low), mean + float(high)
+
+
+def interval_words(methods) -> str:
+    """How 95 % intervals over test images were made, for captions: from the column interval_method of the metrics.
+
+    Above `metrics.intervals.CEILING` an AUROC has a score interval, since the bootstrap is too narrow there.
+    """
+    known = {part for text in methods for part in str(text).removeprefix("mover of ").split("+")}
+    words = {"bootstrap": "bootstrap over test images", "score": f"score interval from {CEILING:.0%} on"}
+    said = [text for name, text in words.items() if name in known]
+    return f"95 % interval ({', '.join(said)})" if said else "95 % interval, where one is defined"

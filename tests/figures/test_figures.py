@@ -1,12 +1,17 @@
 """Figures: one scale per category, threshold where it belongs, captions, equal bytes."""
 
+import html
 import io
+import re
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
 from adlib import figures
@@ -70,7 +75,7 @@ def made_run(path, seed: int = 0):
 
 def map_axes(fig) -> list:
     """The axes that hold a score map, in order: the third of four cells of every block."""
-    blocks = [f for outer in fig.subfigs[:1] for f in outer.subfigs]
+    blocks = fig.subfigs[1].subfigs  # between the headings and the colour bar
     return [block.axes[2] for block in blocks if block.axes]
 
 
@@ -110,16 +115,28 @@ def test_saving_twice_gives_equal_bytes(run, tmp_path):
 def test_titles_name_defect_score_and_wrong_decisions(run):
     """Row 1 is normal but flagged (2.5 > 2), row 3 anomalous but passed (1.5): both titles say so."""
     fig = figures.anomaly_maps(run)
-    titles = [b._suptitle.get_text() for b in fig.subfigs[0].subfigs if b.axes]
-    assert "good: score 2.500, decision anomalous (wrong)" in titles
-    assert "broken: score 1.500, decision normal (wrong)" in titles
-    assert "broken: score 6.000, decision anomalous" in titles
+    titles = [b._suptitle.get_text() for b in fig.subfigs[1].subfigs if b.axes]
+    assert "good: image score 2.500, called anomalous (false alarm)" in titles
+    assert "broken: image score 1.500, called normal (missed)" in titles
+    assert "broken: image score 6.000, called anomalous" in titles
+
+
+def test_a_figure_of_maps_names_both_thresholds(run):
+    """The image score decides at 2, the map is marked at 3.5: caption and bar call each by its name."""
+    run.record["per_category"]["bottle"]["threshold"]["map_tau"] = 3.5
+    fig = figures.anomaly_maps(run)
+    text = " ".join(t.get_text() for t in fig.texts).replace("\n", " ")
+    assert "an image score above 2 is called anomalous" in text
+    assert "The map has its own threshold, 3.5 (black line)" in text
+    assert "threshold of the map, 3.5" in fig.subfigs[2].axes[0].get_xlabel()
 
 
 def test_worst_cases_are_the_highest_normal_and_the_lowest_anomalous(run):
-    """Normal scores 0.9, 2.5 and anomalous 6.0, 1.5: rows 1 and 3."""
+    """Normal scores 0.9, 2.5 and anomalous 6.0, 1.5: rows 1 and 3. At threshold 2 one of each side is an error."""
     assert figures.worst_rows(run.scores, 1) == [1, 3]
-    assert figures.worst_cases(run, 1) is not None
+    heads = [t.get_text() for t in figures.worst_cases(run, 2).subfigs[0].texts]
+    assert heads[0] == "highest-scoring normal images: 1 of 2 are false alarms"
+    assert heads[1] == "lowest-scoring anomalous images: 1 of 2 are missed"
 
 
 def test_choose_takes_the_kinds_in_turn():
@@ -160,6 +177,41 @@ def test_published_is_hollow_and_absent_for_another_data_set(run):
     assert "No published number" in other.texts[0].get_text()
 
 
+def test_a_published_number_that_cannot_be_compared_does_not_look_as_if_it_agreed(run):
+    """Bottle's row is 0. A comparable diamond is on it and dark, another one is below it, lighter, and named."""
+    cells = pd.DataFrame({"dataset": ["mvtec_ad"], "category": ["bottle"], "metric": ["image_auroc"]})
+    drawn = {}
+    for verdict in ("reproduced", "not comparable"):
+        fig = figures.compare(Runs([run]), cells.assign(published=0.75, verdict=verdict))
+        diamonds = [line for line in fig.axes[0].lines if line.get_marker() == "D"]
+        assert len(diamonds) == 1
+        drawn[verdict] = diamonds[0]
+        labels = [t.get_text() for t in fig.legends[0].get_texts()]
+        assert labels[-1] == "published" + ", not comparable" * (verdict == "not comparable")
+    assert list(drawn["reproduced"].get_ydata()) == [0]
+    assert drawn["not comparable"].get_ydata()[0] > 0.2
+    dark, light = (int(drawn[v].get_markeredgecolor()[1:3], 16) for v in drawn)
+    assert light - dark > 100
+
+
+def test_no_auroc_axis_goes_beyond_one(run):
+    """100 % ends the axes of `compare` and of speed, 1 that of the oracle's curve."""
+    fig = figures.compare(Runs([run]))
+    assert [ax.get_xlim()[1] for ax in fig.axes] == [100.0, 100.0]
+    table = pd.DataFrame([("simplenet", "network", 50.0, 1.0, 0.95, 1.0)])
+    table.columns = ["system", "what", "fps", "image_auroc", "low", "high"]
+    assert figures.speed_against_auroc(table).axes[0].get_ylim()[1] == 100.0
+    assert figures.training_curves(Runs([run])).axes[-1].get_ylim()[1] == 1.0
+
+
+def test_a_legend_without_anything_published_names_nothing_published(run):
+    """The verdict has a number of another category only: no diamond, no legend entry, a sentence instead."""
+    cells = pd.DataFrame({"dataset": ["mvtec_ad"], "category": ["cable"], "metric": ["image_auroc"]})
+    fig = figures.compare(Runs([run]), cells.assign(published=0.9))
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["ours"]
+    assert "No published number exists for mvtec_ad (bottle)" in fig.texts[0].get_text().replace("\n", " ")
+
+
 def test_a_variant_that_names_its_factor_is_not_labelled_twice():
     """ "epochs=10", not "epochs: epochs=10"; a step that changes another field keeps the factor's name."""
     rows = [("epochs", "epochs=10", 0.01), ("noise", "noise_std=0.05", -0.02)]
@@ -183,6 +235,39 @@ def test_speed_without_a_comparable_auroc_is_a_line(run):
     ax = figures.speed_against_auroc(table).axes[0]
     assert ax.get_xscale() == "log"
     assert any(list(line.get_xdata()) == [77.0, 77.0] for line in ax.lines)
+
+
+def test_a_notebook_shows_a_figure_with_its_alternative_text(run):
+    """<img alt=...> of nbconvert's template "classic" ("lab" of nbconvert 7 knows no alternative texts).
+
+    Two normal scores 0.9 and 2.5, one of them above the threshold 2.
+    """
+    fig = figures.score_histograms(Runs([run]))
+    shown = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("IPython.display.display", shown.append)
+        fig._ipython_display_()
+    data, metadata = InteractiveShell.instance().display_formatter.format(shown[0])
+    output = new_output("display_data", data, metadata=metadata)
+    cell = new_code_cell("figure", outputs=[output])
+    page, _ = HTMLExporter(template_name="classic").from_notebook_node(new_notebook(cells=[cell]))
+    assert len(re.findall("<img", page)) == 1
+    alt = html.unescape(re.search(r'<img[^>]*alt="([^"]*)"', page)[1])
+    assert alt == fig.alt
+    assert "2 normal scores, from 0.9 to 2.5 (median 1.7), of which 1 lie above the threshold 2" in alt
+
+
+@pytest.mark.parametrize("draw", ["training_curves", "score_histograms", "compare"])
+def test_alternative_texts_are_made_from_the_data(run, draw):
+    """Other numbers, another text; an empty text is refused."""
+    before = getattr(figures, draw)(Runs([run])).alt
+    run.history *= 0.5
+    run.scores.score += 0.25
+    run.record["per_category"]["bottle"]["metrics"] |= {"image_auroc": 0.7}
+    assert len(before) > 40
+    assert getattr(figures, draw)(Runs([run])).alt != before
+    with pytest.raises(UserError, match="alternative text"), figures.canvas(2, 2) as fig:
+        figures.caption(fig, "a caption", " ")
 
 
 def test_errors_say_what_is_missing(run):
