@@ -28,8 +28,7 @@ def found_and_missed(runs: dict, category: str, right: int = 4) -> Figure:
         for k, row in enumerate(rows):
             picture, mask, _ = drawn[first][row]
             _outlined(axes[0, k], picture, mask)
-            failed = [name for name in runs if decisions[name][row] != decisions.label[row]]
-            axes[0, k].set_title(f"{'FAILURE: ' if failed else ''}{_kind(decisions, row)}", fontweight="bold")
+            axes[0, k].set_title(_title(decisions, row, list(runs)), fontweight="bold")
             for line, name in zip(axes[1:, k], runs, strict=True):
                 _show(line, drawn[name][row][2], cmap="viridis", norm=scale(runs[name], category))
                 title, look = _verdict(name, decisions, row)
@@ -70,6 +69,12 @@ def _kind(decisions: pd.DataFrame, row: int) -> str:
     return decisions.defect[row] if decisions.label[row] else "normal"
 
 
+def _title(decisions: pd.DataFrame, row: int, methods: list[str]) -> str:
+    if (decisions.loc[row, methods] == decisions.label[row]).all():
+        return _kind(decisions, row)
+    return f"failure: missed {decisions.defect[row]}" if decisions.label[row] else "failure: false alarm"
+
+
 def _verdict(name: str, decisions: pd.DataFrame, row: int) -> tuple[str, dict]:
     """Title of a map and its colour, which is the decision's."""
     said = decisions[name][row]
@@ -79,18 +84,17 @@ def _verdict(name: str, decisions: pd.DataFrame, row: int) -> tuple[str, dict]:
 
 def _texts(runs: dict, category: str, decisions: pd.DataFrame, rows: list[int]) -> tuple[str, str]:
     """Caption and alternative text."""
-    names = " and ".join(runs)
-    caption_text = (
-        f"{described(runs.values())}. Above: test pictures with the defect outlined. Below: anomaly maps, one colour "
-        "scale for each method; yellow is anomalous. The decision compares the picture's score with a threshold from "
-        "normal pictures. The last column is one that a method decides wrong."
-    )
-    shown = ", ".join(_kind(decisions, row) for row in rows)
-    wrong = [
-        f"{name} calls the {_kind(decisions, row)} picture {'anomalous' if decisions[name][row] else 'normal'}"
-        for row in rows
+    normal = decisions.label == 0
+    counts = "; ".join(
+        f"{name} flags {(decisions[name][normal] == 1).sum()} of {normal.sum()} normal pictures and misses "
+        f"{(decisions[name][~normal] == 0).sum()} of {(~normal).sum()} anomalous ones"
         for name in runs
-        if decisions[name][row] != decisions.label[row]
-    ]
-    failed = f"; wrong: {', '.join(wrong)}" if wrong else ""
-    return caption_text, f"{len(rows)} pictures of {category} ({shown}) with the maps of {names} below them{failed}."
+    )
+    text = (
+        f"{described(runs.values())}. Above: test pictures, defects outlined. Below: anomaly maps, one colour scale "
+        "for each method; brighter is more anomalous. The last column shows an error. The decision compares the "
+        f"picture's score with a threshold from normal pictures. {counts}."
+    )
+    shown = ", ".join(_title(decisions, row, list(runs)) for row in rows)
+    names = " and ".join(runs)
+    return text, f"{len(rows)} pictures of {category} ({shown}), below each the maps of {names}. {counts}."
