@@ -46,6 +46,10 @@ def parameters_cell(path: Path):
     return tagged[0]
 
 
+def assert_sound(faults: list[str]) -> None:
+    assert not faults, "\n" + "\n".join(faults)  # a line for each, all of them
+
+
 each = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 
 
@@ -59,7 +63,7 @@ def test_a_notebook_begins_with_its_title(path):
 @each
 def test_the_words_of_a_source_are_plain_and_its_numbers_are_not_typed(path):
     """Known at once, without executing; the same is asked of the executed page, where outputs speak, too."""
-    assert page_checks.wording(read(path)) + page_checks.typed_numbers(read(path)) == []
+    assert_sound(page_checks.wording(read(path)) + page_checks.typed_numbers(read(path)))
 
 
 @each
@@ -154,7 +158,7 @@ def test_it_runs_from_top_to_bottom_and_stays_small(path, parameters, executed):
 @each_case
 def test_the_executed_page_can_be_published(path, parameters, executed):
     """Headings, alternative texts, lengths, terms, wording and numbers: see page_checks, a sentence for each fault."""
-    assert page_checks.faults(read(executed(path, parameters))) == []
+    assert_sound(page_checks.faults(read(executed(path, parameters))))
 
 
 @pytest.mark.parametrize("path", EVIDENCE, ids=lambda path: path.stem)
@@ -162,7 +166,7 @@ def test_a_committed_page_can_be_published(path):
     """What readers open first are the pages in results/reference/notebooks."""
     if OLDER_PAGES and older(path):
         pytest.skip(f"{path.name} was made from an older notebook; `make reference` makes it anew")
-    assert page_checks.faults(read(path)) == []
+    assert_sound(page_checks.faults(read(path)))
 
 
 def older(page: Path) -> bool:

@@ -16,7 +16,7 @@ TERMS = {
 }
 BANNED = {
     r"\b(Were|Had|Should) (it|they|this|the|all|one)\b(?![^.]*\?)": "an inverted conditional; write `if`",
-    r"(?<![.?!:] )\bwould the \w+ [^.?]*,": "an inverted conditional; write `if`",
+    r"\bwould the \w+ [^.?]*,[^.?]*(\.|$)": "an inverted conditional; write `if`",
     r"(^|[.:] )Is [a-z]+ (small|large)\b[^.?]*,": "an inverted conditional; write `if`",
     r"\bmere(ly)?\b": "`only` or nothing",
     r"\bstands? (at|in)\b": "`is`, `replaces` or a verb that says what happens",
