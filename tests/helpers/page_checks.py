@@ -1,5 +1,6 @@
 """What makes a notebook a page to be published: each check takes a notebook and returns its faults as sentences."""
 
+import functools
 import re
 from collections.abc import Iterator
 
@@ -63,7 +64,7 @@ def alternative_texts(notebook) -> list[str]:
     for number, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
             for kind in set(IMAGES) & set(output.get("data", {})):
-                alt = output.metadata.get(kind, {}).get("alt", "")
+                alt = output.metadata.get(kind, output.metadata).get("alt", "")
                 if len(alt) < SHORTEST_ALT:
                     faults.append(f"cell {number}: a picture with the alternative text {alt!r}")
                 elif told.setdefault(alt, output.data[kind]) != output.data[kind]:
@@ -124,6 +125,7 @@ def typed_numbers(notebook) -> list[str]:
     return faults
 
 
+@functools.cache
 def _printed() -> set[str]:
     """Every number of the papers' tables, as printed and with one decimal, and the values of their errata."""
     cells = published.load()
@@ -134,6 +136,7 @@ def _printed() -> set[str]:
     return texts | {text.rstrip("0").rstrip(".") for text in texts if "." in text} | LEVELS
 
 
+@functools.cache
 def _shares_of_settings() -> set[str]:
     """Defaults of all systems that are a share of one, in percent: "10" of holdback 0.1."""
     values = [v for name in models.SYSTEMS for v in models.get(name)[1]().to_dict().values() if isinstance(v, float)]
