@@ -81,7 +81,10 @@ def _best(settings: list[measured.Setting], method: str, dataset: str, category:
 
 
 def _value(setting: measured.Setting, method: str, dataset: str, category: str, metric: str) -> dict | None:
-    return measured.cell([setting], method, dataset, category, metric)
+    """A cell of `measured`; one category is no average."""
+    value = measured.cell([setting], method, dataset, category, metric)
+    alone = value and value["n_categories"] < 2 and category in measured.AVERAGES
+    return None if alone else value
 
 
 def _records(setting: measured.Setting, category: str) -> list[dict]:
@@ -91,7 +94,7 @@ def _records(setting: measured.Setting, category: str) -> list[dict]:
 
 def _front_row(setting: measured.Setting, method: str, dataset: str, category: str) -> tuple[str, ...]:
     image, pixel = (_value(setting, method, dataset, category, m) for m in ("image_auroc", "pixel_auroc"))
-    place = {"all": "", "average": f" (mean of {image['n_categories']})"}.get(category, f" {category}")
+    place = {"all": "", "average": f" (mean of {image['n_categories']} categories)"}.get(category, f" {category}")
     runs = f"{image['n_seeds']} run{'s' if image['n_seeds'] > 1 else ''}"
     low, high = (tables.number(image[side]) for side in ("low", "high"))
     return (
@@ -161,9 +164,14 @@ def start(table: pd.DataFrame) -> str:
     lines = []
     for number, (name, about) in enumerate(START.items(), 1):
         row = known.get(name)
-        spent = f" {_read(row)} min to read, {_minutes(row.seconds)} min to run." if row else ""
+        spent = f" {_read(row)} min to read, {_minutes(row.seconds)} min to run{_before(row)}." if row else ""
         lines.append(f"{number}. [{name}](results/reference/notebooks/{name}.ipynb): {about}{spent}")
     return "\n".join(lines)
+
+
+def _before(row) -> str:
+    """The runs of a page are trained first, and only once."""
+    return f" after {_minutes(row.training_seconds)} min of training" if row.training_seconds else ""
 
 
 def _read(row) -> str:

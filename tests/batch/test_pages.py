@@ -51,7 +51,17 @@ def test_a_page_without_its_marks_is_refused(tmp_path):
 
 def test_minutes_stand_where_they_were_measured_only():
     """500 words at 200 a minute and 100 s, in whole minutes; a page that was not measured has no number."""
-    row = {"notebook": "00_data", "words": 500, "seconds": 100, "training_seconds": 0, "cores": 2}
-    first, second, _ = pages.start(pd.DataFrame([row])).splitlines()
+    data = {"notebook": "00_data", "words": 500, "seconds": 100, "training_seconds": 0, "cores": 2}
+    trained = data | {"notebook": "03_simplenet-bottle", "training_seconds": 600}
+    first, second, third = pages.start(pd.DataFrame([data, trained])).splitlines()
     assert first.endswith("2 min to read, 2 min to run.")
-    assert "min" not in second
+    assert second.endswith("2 min to run after 10 min of training.")
+    assert "min" not in third
+
+
+def test_one_category_is_no_average():
+    """README has a row for the mean over the textures; a run on brick alone does not fill it."""
+    brick = fake_runs({("brick", "image_auroc"): [0.8]}, "draem", "textures")
+    assert "mean of" not in pages.short_table(brick)
+    both = fake_runs({("brick", "image_auroc"): [0.8], ("grass", "image_auroc"): [0.6]}, "draem", "textures")
+    assert "textures (mean of 2 categories), 1 run | 70.0" in " ".join(pages.short_table(both).split())
