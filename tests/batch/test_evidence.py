@@ -1,6 +1,7 @@
 """The committed evidence is a copy of runs, its tables are read from the copies, and README prints them."""
 
 import json
+import shutil
 
 import made
 import pandas as pd
@@ -10,6 +11,7 @@ import yaml
 import adlib
 from adlib import runs
 from adlib.batch import evidence, expand, pages
+from adlib.batch.evidence import data_reports
 from adlib.common.errors import UserError
 from adlib.runs import fingerprint
 
@@ -20,12 +22,25 @@ def page(*names: str) -> str:
     return f"before\n{places}after\n"
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Data and two seeds of a small run, trained once; tests work on copies."""
+    folder = tmp_path_factory.mktemp("world")
+    made.folder_dataset(folder / "data", train=12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADLIB_DATA", str(folder / "data"))
+        patch.setenv("ADLIB_RESULTS", str(folder / "results"))
+        patch.setenv("ADLIB_CACHE", str(folder / "cache"))
+        adlib.reproduce("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG | {"epochs": 2}, device="cpu")
+    return folder
+
+
 @pytest.fixture
-def finished(tmp_path, monkeypatch):
-    """Two seeds of a small run, a notebook, and a README with marks; PROJECT points here."""
-    made.folder_dataset(tmp_path / "data", train=12)
+def finished(world, tmp_path, monkeypatch):
+    """The runs, a notebook, and pages with marks; PROJECT points here."""
+    for name in ("data", "results", "cache"):
+        shutil.copytree(world / name, tmp_path / name)
     monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
-    adlib.reproduce("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG | {"epochs": 2}, device="cpu")
     entry = {"method": "simplenet", "dataset": "folder", "categories": ["stripes"], "seeds": [0, 1]}
     report = {"notebook": "run", "name": "report", "parameters": {"dataset": "folder"}}
     work = entry | {"config": made.CONFIG | {"epochs": 2}}
@@ -38,6 +53,7 @@ def finished(tmp_path, monkeypatch):
     (tmp_path / "reference").mkdir()
     (tmp_path / "reference" / "README.md").write_text(page("table", "times"))
     monkeypatch.setattr(evidence, "PROJECT", tmp_path)
+    monkeypatch.setattr(evidence, "data_reports", lambda folder: None)  # seconds for every data set; tested alone
     return tmp_path
 
 
@@ -75,7 +91,7 @@ def test_the_state_of_the_data_is_part_of_the_evidence(finished, monkeypatch):
     made_layouts.count_as_official(monkeypatch, "mtd")
     made_layouts.make("mtd", finished / "data")
     made_layouts.make("dtd", finished / "data")
-    evidence.data_reports(finished / "out")
+    data_reports(finished / "out")
     assert {"mtd.md", "dtd.md", "folder.md", "textures.md"} <= {p.name for p in (finished / "out").iterdir()}
     assert "no fault" in (finished / "out" / "mtd.md").read_text()
     assert str(finished) not in "".join(p.read_text() for p in (finished / "out").iterdir())
