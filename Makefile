@@ -61,9 +61,8 @@ benchmark: install  ## speed and memory, each script prints a table and writes i
 
 reference: install  ## the committed evidence; needs ADLIB_DATA and ADLIB_WEIGHTS, and hours
 	$(BIN)/python -m adlib batch batch/reference.yml
-	$(BIN)/python -m adlib evidence
 	$(BIN)/python -m adlib batch batch/reference_ablation.yml
-	$(BIN)/python -m adlib evidence batch/reference_ablation.yml
+	$(BIN)/python -m adlib evidence
 
 clean:  ## caches and unfinished runs; finished runs stay
 	find results -name '*.partial' -prune -exec rm -rf {} +

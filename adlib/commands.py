@@ -120,7 +120,7 @@ def evidence(args: argparse.Namespace) -> int:
     _need_project("evidence", "results/reference and README.md")
     from adlib.batch import evidence as collection
 
-    print(collection.collect(args.file or collection.BATCH))
+    print(collection.collect([args.file] if args.file else collection.BATCHES))
     return 0
 
 

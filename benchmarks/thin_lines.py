@@ -259,9 +259,9 @@ def norm_shift(net: SimpleNet, batch: Tensor) -> float:
 
 
 def shown(values: pd.DataFrame) -> str:
-    """'on / beside (difference +- sd over seeds)' of one score on one ground."""
+    """'on / beside (difference ± sd over seeds)' of one score on one ground."""
     gap = values["on - beside"]
-    spread = f" +- {gap.std():.2f}" if len(gap) > 1 else ""
+    spread = f" ± {gap.std():.2f}" if len(gap) > 1 else ""
     return f"{values.on.mean():.2f} / {values.beside.mean():.2f} ({gap.mean():+.2f}{spread})"
 
 
@@ -287,6 +287,25 @@ def answers_text(answers: list[dict]) -> str:
     return pd.DataFrame(columns, index=values.columns).to_markdown(disable_numparse=True)
 
 
+def findings(table: pd.DataFrame, answers: list[dict]) -> str:
+    """What both tables show, in three sentences: does the heat avoid the line, who sees it better, and why."""
+    base = f"SimpleNet, {BASE}"
+    square = table[table["height over width"] == 1].groupby(["score", "ground"], sort=False)["on - beside"]
+    gap, above, seeds = square.mean().unstack(), square.agg(lambda x: (x > 0).sum()).unstack(), square.size().max()
+    places = [
+        f"{name} {gap.loc[base, name]:+.2f} ({above.loc[base, name]} of {seeds} seeds above 0)" for name in GROUNDS
+    ]
+    others = [score for score in gap.index if not score.startswith("SimpleNet")]
+    better = ", ".join(score for score in others if (gap.loc[score] > gap.loc[base]).all()) or "no other score"
+    steps = pd.DataFrame(answers).groupby("ground", sort=False)[["step, sixth 1", "step, sixth 6"]].mean()
+    quiet, loud = (f"{steps[c].min():.2g} to {steps[c].max():.2g}" for c in steps.columns)
+    return (
+        f"**What it shows.** SimpleNet's score on the line less that beside it: {', '.join(places)}. This difference "
+        f"is larger on every ground for {better}. The discriminator's score rises by {quiet} for a step along the "
+        f"directions in which normal rows hardly vary, and by {loud} along those in which they vary most."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -303,9 +322,11 @@ def main() -> None:
     table = pd.DataFrame(table)
     conditions = (
         f"{COMMON['backbone']}, {SIDE} px, {FIT} normal pictures, {len(LINES) * len(FIRST)} lines over each of {TEST} "
-        f"pictures, seeds {', '.join(map(str, args.seeds))}. Each ground: on / beside (on - beside +- deviation over "
-        "seeds), in deviations of normal cells. Written by `python benchmarks/thin_lines.py`, which explains each word."
+        f"pictures, seeds {', '.join(map(str, args.seeds))}, 1 thread. Each ground: on / beside (on - beside ± "
+        "deviation over seeds), in deviations of normal cells. Written by `python benchmarks/thin_lines.py`, which "
+        "explains each word."
     )
+    conditions = f"{findings(table, answers)}\n\n{conditions}"
     more = f"\n{BASE}: what the discriminator answers to; mean (lowest to highest seed).\n\n{answers_text(answers)}\n"
     write(summary(table), "SimpleNet at thin lines", conditions, args.out, "thin_lines", more)
     # every seed, in place of the summary

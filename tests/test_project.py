@@ -222,6 +222,9 @@ def test_the_readme_s_table_is_the_reference_table():
     if not source.is_file():
         pytest.skip(f"{source} is missing; make reference writes it")
     assert shown[1].strip() == source.read_text(encoding="utf-8").strip()
+    header, _, *rows = [line for line in shown[1].splitlines() if line.startswith("|")]
+    assert len(rows) <= 6, "one screen; results/reference/README.md has the long table"
+    assert header.count("|") == 6  # five columns
 
 
 def test_the_top_level_holds_nothing_else():

@@ -1,51 +1,89 @@
-"""The committed evidence: finished runs, tables and notebooks, copied to results/reference; README's table and picture.
+"""The committed evidence: finished runs, tables and notebooks, copied to results/reference; README filled.
 
-Nothing here computes a number: what is copied was written by runs, what is printed is read from the copies.
+Nothing here computes a number: what is copied was written by runs, what is printed is read from the copies (`pages`).
 """
 
+import ast
+import functools
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
-from adlib import data, figures, runs
+import pandas as pd
+
+from adlib import data, figures, models, runs
+from adlib.batch import pages
 from adlib.batch.file import expand
 from adlib.batch.item import Item
 from adlib.common import paths
 from adlib.common.errors import UserError
-from adlib.common.files import written_whole
 from adlib.common.paths import PROJECT
 from adlib.data.inspection import describe
 from adlib.data.inspection.verify import verify
-from adlib.reports import tables
+from adlib.figures.front import found_and_missed
+from adlib.reports import ablation, tables
 from adlib.runs import proof
 
 KEPT = ("scores.csv", "history.csv", "replicates.npz")  # all but the weights and the maps
-BATCH = PROJECT / "batch" / "reference.yml"
+BATCHES = (PROJECT / "batch" / "reference.yml", PROJECT / "batch" / "reference_ablation.yml")
 LARGEST = 2_000_000  # bytes of one committed file
-BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
-HEADLINE = ["image_auroc", "mean_grey_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3"]
-PICTURE = ("simplenet", "textures", "brick")  # photographs in the public domain
+GRIDS = ("grid", "investigation")  # parameters of an ablation notebook that name variants
+PICTURE = ("textures", "brick")  # photographs in the public domain
 
 
-def collect(batch: str | Path = BATCH, reference: Path | None = None) -> Path:
-    """Copy the runs and reports of a batch file from the results folder to `reference` (default: results/reference).
+def collect(batches: Iterable[str | Path] = BATCHES, reference: Path | None = None) -> Path:
+    """Copy the runs and reports of batch files from the results folder to `reference` (default: results/reference).
 
-    Runs that the batch does not name stay out; a batch of reports only adds them. Raises UserError for a run that is
+    Runs that no batch names stay out; the runs of ablation notebooks go to a folder of their own, `ablations`. A batch
+    of reports only adds them. README and the pages of `reference` are written anew. Raises UserError for a run that is
     missing or stale, or a file that is too large to commit.
     """
-    work, reports = expand(batch)
+    work, reports = [], []
+    for batch in batches:
+        made, shown = expand(batch)
+        work, reports = work + made, reports + shown
     reference = reference or PROJECT / "results" / "reference"
+    finished = [runs.load(path) for item in work for path in item.runs]
+    behind = {item.name: runs_behind(item) for item in reports}
     if work:
-        finished = [runs.load(path) for item in work for path in item.runs]
-        _copy_runs(finished, reference)
+        _copy_runs(finished, reference / "runs")
         shutil.rmtree(reference / "notebooks" / "runs", ignore_errors=True)
         data_reports(reference / "data")
-        summarise(reference)
         _picture(finished, reference / "readme")
+    known = {run.path for run in finished}
+    variants = {run.path: run for several in behind.values() for run in several if run.path not in known}
+    if variants:
+        _copy_runs(list(variants.values()), reference / "ablations")
     _copy_sheets(reports, reference / "notebooks")
     _copy_sheets(work, reference / "notebooks" / "runs")
+    summarise(reference)
+    _write_times(behind, reference)
     return reference
+
+
+def runs_behind(item: Item) -> list[runs.Run]:
+    """The finished runs that a report shows, of an ablation those of its variants too; none for a page on data."""
+    method = Path(item.notebook).stem.partition("_")[2].removesuffix("_ablation")
+    if method not in models.SYSTEMS:
+        return []
+    parameters = _defaults(item.notebook) | item.parameters
+    configs = [parameters["config"]]
+    for grid in GRIDS:
+        configs += ablation.variants(parameters["config"], parameters.get(grid) or {}).values()
+    chosen = (method, parameters["dataset"], parameters["categories"], parameters["seeds"])
+    load = functools.cache(data.load)
+    plans = [plan for config in configs for plan in runs.plans(*chosen, config, load=load)]
+    folders = dict.fromkeys(plan.folder for plan in plans)
+    return [runs.load(folder) for folder in folders if folder.is_dir() and proof.finished(folder)]
+
+
+def _defaults(notebook: str) -> dict:
+    """{parameter: its value} in a notebook's own parameters cell."""
+    import papermill  # a second of imports
+
+    return {name: ast.literal_eval(p["default"]) for name, p in papermill.inspect_notebook(notebook).items()}
 
 
 def _copy_sheets(items: list[Item], folder: Path) -> None:
@@ -54,15 +92,15 @@ def _copy_sheets(items: list[Item], folder: Path) -> None:
         _copy(item.sheet, folder / item.sheet.name)
 
 
-def _copy_runs(finished: list[runs.Run], reference: Path) -> None:
+def _copy_runs(finished: list[runs.Run], folder: Path) -> None:
     stale = [run.path for run in finished if run.stale]
     if stale:
         raise UserError(
             f"run {stale[0]} and {len(stale) - 1} more were made by older code; delete them and run the batch"
         )
-    shutil.rmtree(reference / "runs", ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     for run in finished:
-        target = reference / "runs" / run.path.relative_to(paths.results_root() / "runs")
+        target = folder / run.path.relative_to(paths.results_root() / "runs")
         target.mkdir(parents=True)
         for name in KEPT:
             if (run.path / name).is_file():
@@ -141,31 +179,33 @@ def with_faults(tiles: Path, copy: Path) -> list[str]:
 
 
 def summarise(reference: Path) -> None:
-    """Tables of all copied runs, as Markdown, LaTeX and CSV, and the README's table between its marks."""
+    """From the copies alone: tables in three formats, README's short one, the long one on `reference`'s page."""
     copies = runs.find(reference / "runs")
     (reference / "tables").mkdir(parents=True, exist_ok=True)
     tables.save(tables.summary(copies), reference / "tables" / "summary")
-    text = readme_table(copies)
-    (reference / "tables" / "readme.md").write_text(text + "\n", encoding="utf-8")
-    _insert(PROJECT / "README.md", text)
+    text = pages.short_table(copies)
+    (reference / "tables" / "readme.md").write_text(text, encoding="utf-8")
+    pages.insert(PROJECT / "README.md", "table", text)
+    pages.insert(reference / "README.md", "table", pages.long_table(copies))
 
 
-def readme_table(copies: runs.Runs) -> str:
-    """Markdown: the headline metrics per data set, category and setting, and where rescaled pictures come from."""
-    return tables.to_markdown(tables.summary(copies, HEADLINE)).rstrip("\n")
-
-
-def _insert(readme: Path, text: str) -> None:
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    with written_whole(readme) as scratch:
-        scratch.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+def _write_times(behind: dict[str, list[runs.Run]], reference: Path) -> None:
+    """times.csv, and the minutes on the pages that name the notebooks."""
+    file = reference / "times.csv"
+    training = pd.read_csv(file, index_col="notebook")["training_seconds"].to_dict() if file.is_file() else {}
+    training |= {name: sum(r.record["seconds"].get("train", 0) for r in several) for name, several in behind.items()}
+    measured = pages.times((reference / "notebooks").glob("*.ipynb"), training)
+    measured.to_csv(file, index=False, lineterminator="\n")
+    pages.insert(reference / "README.md", "times", pages.times_table(measured))
+    pages.insert(PROJECT / "README.md", "start", pages.start(measured))
 
 
 def _picture(finished: list[runs.Run], stem: Path) -> None:
-    """Anomaly maps of the first seed's run that PICTURE names, if it was run."""
+    """Each method's maps of the first seed's run on PICTURE; nothing where none was run."""
+    shown: dict[str, runs.Run] = {}
     for run in finished:
-        if (run.record["method"], run.record["dataset"], run.record["category"]) == PICTURE:
-            figures.save(figures.anomaly_maps(run, per_label=3), stem)
-            stem.with_suffix(".pdf").unlink()  # a page shows the PNG
-            return
+        if (run.record["dataset"], run.record["category"]) == PICTURE and run.maps is not None:
+            shown.setdefault(pages.NAMES.get(run.record["method"], run.record["method"]), run)
+    if shown:
+        figures.save(found_and_missed(shown, PICTURE[1]), stem)
+        stem.with_suffix(".pdf").unlink()  # a page shows the PNG

@@ -17,7 +17,7 @@ def cautions(records: list[dict], categories: list[str] | None = None) -> list[s
     where the recall at the threshold is below LOW. Runs without labels, or older than these facts, give none.
     """
     chosen = [record | {"per_category": _some(record, categories)} for record in records]
-    return measured.sentences(chosen, lambda facts: facts.get("warnings") or []) + _thresholds(chosen)
+    return measured.sentences(chosen, lambda facts: facts.get("warnings") or []) + thresholds(chosen)
 
 
 def _some(record: dict, categories: list[str] | None) -> dict:
@@ -25,7 +25,8 @@ def _some(record: dict, categories: list[str] | None) -> dict:
     return {c: facts for c, facts in known.items() if categories is None or c in categories}
 
 
-def _thresholds(records: list[dict]) -> list[str]:
+def thresholds(records: list[dict]) -> list[str]:
+    """The part on thresholds of `cautions`: "METHOD DATASET (CATEGORY), HASH: recall ..."."""
     alike: dict[tuple, list[dict]] = {}
     for record in records:
         for category, facts in record["per_category"].items():

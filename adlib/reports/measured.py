@@ -30,6 +30,11 @@ class Setting:
     metrics: pd.DataFrame
     records: list[dict]
 
+    def of(self, category: str) -> list[dict]:
+        """The records with this category's part alone."""
+        having = [r for r in self.records if category in (r.get("per_category") or {})]
+        return [r | {"per_category": {category: r["per_category"][category]}} for r in having]
+
     @property
     def departures(self) -> int:
         """Number of configuration fields that are not the paper's."""

@@ -104,6 +104,7 @@ def printed(table: pd.DataFrame, short: bool = False) -> pd.DataFrame:
         rows.append(out)
     text = pd.DataFrame(rows, dtype=str)
     text.attrs["notes"] = table.attrs.get("notes", [])
+    text.attrs["row_of_note"] = table.attrs.get("row_of_note", {})
     return text
 
 
@@ -138,10 +139,11 @@ def narrow(table: pd.DataFrame, width: int = WIDTH) -> str:
         # pandas breaks the table into blocks of columns and repeats the index in each
         block = body.to_string(line_width=width, index=bool(keys), max_colwidth=None)
         lines += [line.rstrip() for line in block.split("\n")] + [""]
-    notes = [*meanings, *text.attrs["notes"]]
+    notes = [*meanings, *(_with_letter(note, text) for note in text.attrs["notes"])]
     short = [c for c in table.columns if c in METRICS and METRICS[c].short != METRICS[c].long]
     if short:
-        notes.append("; ".join(f"{METRICS[c].short}: {METRICS[c].long}" for c in short) + ".")
+        named = {METRICS[c].short: METRICS[c].long for c in short}
+        notes.append("; ".join(f"{k}: {v.removesuffix(f' ({k})')}" for k, v in named.items()) + ".")
     if any(f"{c} low" in table and table[f"{c} low"].notna().any() for c in table.columns):
         notes.append("Percent; in brackets the 95 % interval.")
     for note in notes:
@@ -176,6 +178,16 @@ def _abbreviated(text: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, lis
                     meanings.setdefault(cell, _letter(len(meanings)))
             out[column] = text[column].map(lambda cell: meanings.get(cell, cell))
     return out, [f"{letter}: {cell}" for cell, letter in meanings.items()]
+
+
+def _with_letter(note: str, text: pd.DataFrame) -> str:
+    """A note on one row names the letter of the row's setting, where the table has one."""
+    row = text.attrs["row_of_note"].get(note)
+    letter = text["setting"].iloc[row] if row is not None and "setting" in text else ""
+    if not (letter.isalpha() and letter.isupper()):
+        return note
+    place, _, said = note.partition(": ")
+    return f"{place}, setting {letter}: {said}"
 
 
 def _letter(k: int) -> str:

@@ -13,8 +13,7 @@ import pandas as pd
 
 from adlib.common.errors import UserError, unknown
 from adlib.metrics.names import FLOOR, PLAIN, best_epoch, label
-from adlib.reports import measured, published, verdict
-from adlib.reports.cautions import cautions
+from adlib.reports import cautions, measured, published, verdict
 from adlib.reports.printing import (
     DASH,
     narrow,
@@ -159,22 +158,26 @@ def summary(runs, metrics: list[str] | None = None) -> pd.DataFrame:
     Columns: method, dataset, category, backbone, image_size, epochs, setting ("paper" or "reduced: ..."), seeds,
     images, training (mean seconds of one run) and per metric `metric`, sd, low, high, n. `metrics` picks them; default:
     the main ones, the best epoch on the test set (oracle) and the floor `mean_grey_auroc`, as far as they were
-    measured. `attrs["notes"]`: where the data came from, if they are no originals, and the runs' `cautions`.
+    measured. `attrs["notes"]`: where the data came from, if they are no originals, and the runs' `cautions`;
+    `attrs["row_of_note"]`: {note: number of the row that it is about}, of those on one row.
     """
     settings = measured.settings(runs)
     if not settings:
         raise UserError("no finished run to summarise; `adlib.reproduce(...)` or `python -m adlib batch` makes them")
     known = {m for setting in settings for m in setting.metrics["metric"]}
     names = [m for m in metrics or MAIN if m in known]
-    rows = []
+    rows, row_of_note = [], {}
     for setting in settings:
         categories = sorted(set(setting.metrics["category"]))
-        rows += [_summary_row(setting, category, names, len(categories)) for category in categories]
+        for category in categories:
+            row_of_note |= dict.fromkeys(cautions.thresholds(setting.of(category)), len(rows))
+            rows.append(_summary_row(setting, category, names, len(categories)))
         if len(categories) > 1:
             rows.append(_summary_row(setting, "average", names, len(categories)))
     table = pd.DataFrame(rows)
     records = [r for setting in settings for r in setting.records]
-    table.attrs["notes"] = measured.provenance(records) + cautions(records)
+    table.attrs["notes"] = measured.provenance(records) + cautions.cautions(records)
+    table.attrs["row_of_note"] = row_of_note
     return table
 
 

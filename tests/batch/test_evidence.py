@@ -1,22 +1,46 @@
 """The committed evidence is a copy of runs, its tables are read from the copies, and README prints them."""
 
+import json
+import shutil
+
 import made
+import pandas as pd
 import pytest
 import yaml
 
 import adlib
 from adlib import runs
-from adlib.batch import evidence, expand
+from adlib.batch import evidence, expand, pages
+from adlib.batch.evidence import data_reports
 from adlib.common.errors import UserError
 from adlib.runs import fingerprint
 
 
+def page(*names: str) -> str:
+    """A page with words of its own and places to fill."""
+    places = "".join(f"<!-- {name}:begin -->\nwithout numbers\n<!-- {name}:end -->\n" for name in names)
+    return f"before\n{places}after\n"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Data and two seeds of a small run, trained once; tests work on copies."""
+    folder = tmp_path_factory.mktemp("world")
+    made.folder_dataset(folder / "data", train=12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADLIB_DATA", str(folder / "data"))
+        patch.setenv("ADLIB_RESULTS", str(folder / "results"))
+        patch.setenv("ADLIB_CACHE", str(folder / "cache"))
+        adlib.reproduce("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG | {"epochs": 2}, device="cpu")
+    return folder
+
+
 @pytest.fixture
-def finished(tmp_path, monkeypatch):
-    """Two seeds of a small run, a notebook, and a README with marks; PROJECT points here."""
-    made.folder_dataset(tmp_path / "data", train=12)
+def finished(world, tmp_path, monkeypatch):
+    """The runs, a notebook, and pages with marks; PROJECT points here."""
+    for name in ("data", "results", "cache"):
+        shutil.copytree(world / name, tmp_path / name)
     monkeypatch.setenv("ADLIB_DATA", str(tmp_path / "data"))
-    adlib.reproduce("simplenet", "folder", ["stripes"], [0, 1], made.CONFIG | {"epochs": 2}, device="cpu")
     entry = {"method": "simplenet", "dataset": "folder", "categories": ["stripes"], "seeds": [0, 1]}
     report = {"notebook": "run", "name": "report", "parameters": {"dataset": "folder"}}
     work = entry | {"config": made.CONFIG | {"epochs": 2}}
@@ -25,14 +49,17 @@ def finished(tmp_path, monkeypatch):
     for item in expand(tmp_path / "batch.yml")[0]:
         item.sheet.write_text("{}")
     (tmp_path / "results" / "executed" / "report.ipynb").write_text("{}")
-    (tmp_path / "README.md").write_text(f"before\n{evidence.BEGIN}\nwithout numbers\n{evidence.END}\nafter\n")
+    (tmp_path / "README.md").write_text(page("table", "start"))
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "README.md").write_text(page("table", "times"))
     monkeypatch.setattr(evidence, "PROJECT", tmp_path)
+    monkeypatch.setattr(evidence, "data_reports", lambda folder: None)  # seconds for every data set; tested alone
     return tmp_path
 
 
 def test_copies_give_the_same_numbers_as_the_runs(finished):
     """Metrics with intervals from the copies equal those from the run folders; weights stay behind."""
-    reference = evidence.collect(finished / "batch.yml", finished / "reference")
+    reference = evidence.collect([finished / "batch.yml"], finished / "reference")
     here, there = runs.find(reference / "runs"), runs.find(finished / "results" / "runs")
     assert here.metrics.equals(there.metrics)
     assert not list(reference.rglob("*.safetensors"))
@@ -43,16 +70,17 @@ def test_copies_give_the_same_numbers_as_the_runs(finished):
 def test_runs_that_the_batch_does_not_name_stay_out(finished):
     """A trial with another setting is no part of the evidence."""
     adlib.reproduce("simplenet", "folder", ["stripes"], [0], made.CONFIG | {"epochs": 1}, device="cpu")
-    reference = evidence.collect(finished / "batch.yml", finished / "reference")
+    reference = evidence.collect([finished / "batch.yml"], finished / "reference")
     assert {run.record["config"]["epochs"] for run in runs.find(reference / "runs")} == {2}
 
 
 def test_a_batch_of_reports_adds_them_and_leaves_the_rest(finished):
-    reference = evidence.collect(finished / "batch.yml", finished / "reference")
+    reference = evidence.collect([finished / "batch.yml"], finished / "reference")
     before = sorted(reference.rglob("*"))
     (finished / "results" / "executed" / "other.ipynb").write_text("{}")
     (finished / "more.yml").write_text(yaml.safe_dump([{"notebook": "run", "name": "other"}]))
-    evidence.collect(finished / "more.yml", reference)
+    evidence.collect([finished / "more.yml"], reference)
+    assert "other" not in (reference / "times.csv").read_text()  # never executed, so no time is known
     assert sorted(reference.rglob("*")) == sorted([*before, reference / "notebooks" / "other.ipynb"])
 
 
@@ -63,7 +91,7 @@ def test_the_state_of_the_data_is_part_of_the_evidence(finished, monkeypatch):
     made_layouts.count_as_official(monkeypatch, "mtd")
     made_layouts.make("mtd", finished / "data")
     made_layouts.make("dtd", finished / "data")
-    evidence.data_reports(finished / "out")
+    data_reports(finished / "out")
     assert {"mtd.md", "dtd.md", "folder.md", "textures.md"} <= {p.name for p in (finished / "out").iterdir()}
     assert "no fault" in (finished / "out" / "mtd.md").read_text()
     assert str(finished) not in "".join(p.read_text() for p in (finished / "out").iterdir())
@@ -74,7 +102,7 @@ def test_the_state_of_the_data_is_part_of_the_evidence(finished, monkeypatch):
 
 
 def test_readme_prints_the_table_of_the_copies(finished):
-    reference = evidence.collect(finished / "batch.yml", finished / "reference")
+    reference = evidence.collect([finished / "batch.yml"], finished / "reference")
     text = (finished / "README.md").read_text()
     assert (reference / "tables" / "readme.md").read_text().strip() in text
     assert text.startswith("before\n")
@@ -86,18 +114,43 @@ def test_stale_runs_are_no_evidence(finished, monkeypatch):
     """Numbers that the present code did not make are refused, with the folder's name."""
     monkeypatch.setattr(fingerprint, "code_fingerprint", lambda method: "other")
     with pytest.raises(UserError, match="made by older code"):
-        evidence.collect(finished / "batch.yml", finished / "reference")
+        evidence.collect([finished / "batch.yml"], finished / "reference")
 
 
 def test_files_too_large_to_commit_are_refused(finished, monkeypatch):
     monkeypatch.setattr(evidence, "LARGEST", 10)
     with pytest.raises(UserError, match="more than a repository should hold"):
-        evidence.collect(finished / "batch.yml", finished / "reference")
+        evidence.collect([finished / "batch.yml"], finished / "reference")
 
 
 def test_the_readme_s_table_says_where_pictures_come_from(finished):
     """A note of the table, e.g. of rescaled copies, stands below it in README, too."""
     (finished / "data" / "folder" / "PROVENANCE.txt").write_text("A copy scaled to half its size.\n")
-    adlib.reproduce("simplenet", "folder", ["stripes"], [5], made.CONFIG | {"epochs": 1}, device="cpu")
-    text = evidence.readme_table(runs.find(finished / "results" / "runs"))
+    copies = adlib.reproduce("simplenet", "folder", ["stripes"], [5], made.CONFIG | {"epochs": 1}, device="cpu")
+    text = pages.short_table(copies)
     assert "A copy scaled to half its size." in text
+
+
+def test_an_ablation_s_numbers_rest_on_copies_of_its_runs(finished):
+    """The variants' runs lie beside the others, so that README's tables do not list them; the base is copied once."""
+    config = made.CONFIG | {"epochs": 2}
+    adlib.reproduce("simplenet", "folder", ["stripes"], [0], config | {"adapter_layers": 0}, device="cpu")
+    parameters = {"dataset": "folder", "categories": ["stripes"], "seeds": [0], "config": config}
+    parameters |= {"grid": {"adapter_layers": [0]}, "investigation": {}}
+    entry = {"notebook": "03_simplenet_ablation", "name": "ablation", "parameters": parameters}
+    (finished / "ablation.yml").write_text(yaml.safe_dump([entry]))
+    papermill = {"papermill": {"duration": 90.4}}
+    sheet = {"metadata": papermill, "cells": [{"cell_type": "markdown", "source": ["four words ", "to read"]}]}
+    (finished / "results" / "executed" / "ablation.ipynb").write_text(json.dumps(sheet))
+    reference = evidence.collect([finished / "batch.yml", finished / "ablation.yml"], finished / "reference")
+    copied = {place: runs.find(reference / place).runs for place in ("runs", "ablations")}
+    assert [run.record["config"]["adapter_layers"] for run in copied["ablations"]] == [0]
+    assert [run.record["config"]["adapter_layers"] for run in copied["runs"]] == [1, 1]
+    (row,) = pd.read_csv(reference / "times.csv").to_dict("records")
+    trained = sum(part[0].record["seconds"]["train"] for part in copied.values())
+    assert (row["notebook"], row["words"], row["seconds"], row["training_seconds"]) == (
+        "ablation",
+        4,
+        90,
+        round(trained),
+    )

@@ -10,7 +10,7 @@ from fake_runs import fake_runs
 
 from adlib import runs
 from adlib.common.errors import UserError
-from adlib.reports import printing, published, tables, verdict
+from adlib.reports import measured, printing, published, tables, verdict
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "runs"
 
@@ -122,3 +122,27 @@ def test_every_format_ends_with_a_newline_and_another_is_refused():
     with pytest.raises(UserError, match=r"unknown format 'markdown'.*valid: text, md, csv, json"):
         tables.to_text(table, "markdown")
     assert tables.to_text(table.iloc[:0]) == "no rows\n"
+
+
+def test_a_note_on_a_threshold_names_the_letter_of_its_row_s_setting():
+    """The hash stands in no column of the table; the letter does."""
+
+    def low_recall(epochs: int):
+        part = fake_runs({("screw", "image_auroc"): [0.8]}, config={"epochs": epochs}, run_hash=f"hash{epochs}")
+        record = part.runs[0].record
+        threshold = {"tau": 1.0, "level": 0.11, "alpha": 0.05, "n": 8, "source": "holdback"}
+        facts = {"metrics": record["metrics"] | {"recall@threshold": epochs / 100}, "threshold": threshold}
+        record["per_category"] = {"screw": facts}
+        return measured.settings(part)
+
+    table = tables.summary(low_recall(10) + low_recall(20))
+    text = " ".join(printing.narrow(table).split())
+    for letter, epochs in (("A", 10), ("B", 20)):
+        assert f"- {letter}: wide_resnet50_2.tv_in1k, 288 px, {epochs} epochs" in text
+        assert f"simplenet mvtec_ad (screw), hash{epochs}, setting {letter}: recall 0.{epochs}" in text
+    assert "setting A" not in printing.to_markdown(table)  # which spells the setting out
+
+
+def test_the_floor_is_explained_without_its_own_name():
+    text = printing.narrow(tables.summary(fake_runs({("screw", "mean_grey_auroc"): [0.6]})))
+    assert "floor: mean grey AUROC." in " ".join(text.split())
