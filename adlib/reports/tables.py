@@ -107,6 +107,8 @@ def _ours(cells: pd.DataFrame, cell, runs, by_system: bool) -> dict:
     value = None
     if method is not None and not twice:
         value = verdict.ours(settings, method, cell.dataset, cell.category, cell.metric)
+    if not by_system and verdict.no_average(cell.category, value):
+        value = None
     reproduced = by_system or published.role(cell.paper, cell.system) == "own"
     if value is None and not reproduced:
         return {}
@@ -115,7 +117,7 @@ def _ours(cells: pd.DataFrame, cell, runs, by_system: bool) -> dict:
     out = {name: value.get("mean", np.nan), **{f"{name} {k}": value.get(k, np.nan) for k in ("sd", "low", "high")}}
     out[f"{name} n"] = value.get("n_seeds", 0)
     if cell.metric == "image_auroc" and reproduced and method:
-        floor = verdict.ours(settings, method, cell.dataset, cell.category, FLOOR)
+        floor = verdict.ours(settings, method, cell.dataset, cell.category, FLOOR) if value else None
         out |= {FLOOR: floor["mean"]} if floor else {}
     if cell.category in measured.AVERAGES:
         out[f"{name} of"] = f"{value.get('n_categories', 0)} of {verdict.n_categories(cells, cell)}"

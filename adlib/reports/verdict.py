@@ -41,6 +41,11 @@ def ours(runs, method: str | None, dataset: str, category: str, metric: str) -> 
     return measured.cell(runs, method, dataset, category, MEASURED_AS.get(metric, metric))
 
 
+def no_average(category: str, here: dict | None, of: int = 2) -> bool:
+    """Whether our numbers for an average over `of` categories come from a single one, which is none."""
+    return here is not None and category in AVERAGES and here["n_categories"] < min(2, of)
+
+
 def _same(ours, theirs) -> bool:
     """Equality of a recorded value and a text of protocol.csv; a backbone's weights tag is shown, not compared."""
     ours, theirs = str(ours).lower(), str(theirs).lower()
@@ -50,7 +55,7 @@ def _same(ours, theirs) -> bool:
         return ours.partition(".")[0].removeprefix("tf_") == theirs.partition(".")[0].removeprefix("tf_")
 
 
-def _changed(record: dict) -> dict[str, tuple]:
+def changed(record: dict) -> dict[str, tuple]:
     """{config field: (paper's value, ours)}; what the paper states for this data set overrides the Config's default."""
     expected = dict(record.get("paper_config") or {})
     paper = paper_of(record["method"])
@@ -59,13 +64,13 @@ def _changed(record: dict) -> dict[str, tuple]:
             if row["dataset"] != "any" and row["stated"] != NOT_STATED and field in expected:
                 expected[field] = int(row["stated"])
     config = record.get("config") or {}
-    changed = {k: (v, config[k]) for k, v in sorted(expected.items()) if k in config and config[k] != v}
-    if set(LENGTH) <= set(changed):  # one counts epochs, the other steps: one difference, not two
+    differing = {k: (v, config[k]) for k, v in sorted(expected.items()) if k in config and config[k] != v}
+    if set(LENGTH) <= set(differing):  # one counts epochs, the other steps: one difference, not two
         theirs = next(field for field in LENGTH if expected[field] is not None)
         here = next(field for field in LENGTH if config[field] is not None)
-        del changed[theirs]
-        changed[here] = (f"{expected[theirs]} {theirs}", config[here])
-    return changed
+        del differing[theirs]
+        differing[here] = (f"{expected[theirs]} {theirs}", config[here])
+    return differing
 
 
 def _forbids(field: str, paper, here, core_only: bool) -> bool:
@@ -84,8 +89,8 @@ def reduced(record: dict, core_only: bool = False) -> list[str]:
     `core_only` looks at size, crop, backbone, length of training only: variants of an ablation differ elsewhere on
     purpose.
     """
-    changed = _changed(record).items()
-    return [f"{k} {here} (paper {paper})" for k, (paper, here) in changed if _forbids(k, paper, here, core_only)]
+    differing = changed(record).items()
+    return [f"{k} {here} (paper {paper})" for k, (paper, here) in differing if _forbids(k, paper, here, core_only)]
 
 
 def _differences(record: dict, paper: str, metric: str, core_only: bool) -> tuple[dict, dict, list]:
@@ -104,7 +109,7 @@ def _differences(record: dict, paper: str, metric: str, core_only: bool) -> tupl
             differ[field] = f"{field} {here} ({source})"
             if field in CORE and _forbids(field, theirs, here, core_only):
                 forbid[field] = differ[field]
-    for field, (theirs, here) in _changed(record).items():
+    for field, (theirs, here) in changed(record).items():
         text = differ.setdefault(field, f"{field} {here} (paper {theirs})")
         if _forbids(field, theirs, here, core_only):
             forbid[field] = text
@@ -118,7 +123,7 @@ def _all_differences(records: list[dict], cell) -> tuple[str, list[str]]:
     for record in records:
         d, f, s = _differences(record, cell.paper, cell.metric, variant)
         differ, forbid, silent = [*differ, *d.values()], [*forbid, *f], [*silent, *s]
-        if variant and not set(_changed(record)) - {*NEUTRAL, *CORE}:
+        if variant and not set(changed(record)) - {*NEUTRAL, *CORE}:
             forbid.append("being the default setting, not this variant")
     if silent:
         differ.append("not stated: " + ", ".join(dict.fromkeys(silent)))
@@ -204,12 +209,14 @@ def _row(cells: pd.DataFrame, cell, runs) -> dict:
     scale = 1 if cell.metric in PLAIN else 100
     erratum, corrected = erratum_of(cell)
     value = (cell.value if corrected is None else corrected) / scale
-    here = ours(runs, method, cell.dataset, cell.category, cell.metric)
+    here, of = ours(runs, method, cell.dataset, cell.category, cell.metric), n_categories(cells, cell)
+    if no_average(cell.category, here, of):
+        here = None
     at_best = best_epoch(MEASURED_AS.get(cell.metric, cell.metric))
     oracle = measured.cell(runs, method, cell.dataset, cell.category, at_best)
     differ, forbid = _all_differences(here["records"] if here else [], cell)
     half = 0.5 * 10.0**-cell.column_decimals / scale
-    decision, reason = _decide(cell, here, value, half, n_categories(cells, cell), forbid)
+    decision, reason = _decide(cell, here, value, half, of, forbid)
     missing = dict.fromkeys(("sd", "low", "high"), np.nan) | {"n_seeds": 0, "n_images": 0, "interval_method": ""}
     order = ("sd", "n_seeds", "n_images", "low", "high", "interval_method")
     return {

@@ -1,0 +1,49 @@
+"""What every paper's notebook shows in the same way, each called in one line.
+
+Functions return Markdown text or a DataFrame; a notebook displays them.
+"""
+
+from adlib.reports.sections.facts import (
+    changes,
+    data_used,
+    decisions,
+    kinds,
+    mean_text,
+    provenance,
+    speed_table,
+    work_done,
+)
+from adlib.reports.sections.judged import (
+    chinese,
+    closing,
+    closing_counts,
+    errata_table,
+    headline,
+    judged_cells,
+    paper_tables,
+)
+from adlib.reports.sections.page import folded, remember, terms, times
+from adlib.reports.sections.shows import shows
+
+__all__ = [
+    "changes",
+    "chinese",
+    "closing",
+    "closing_counts",
+    "data_used",
+    "decisions",
+    "errata_table",
+    "folded",
+    "headline",
+    "judged_cells",
+    "kinds",
+    "mean_text",
+    "paper_tables",
+    "provenance",
+    "remember",
+    "shows",
+    "speed_table",
+    "terms",
+    "times",
+    "work_done",
+]
