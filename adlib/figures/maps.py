@@ -21,6 +21,7 @@ from adlib.inference import colour_limits, overlay
 from adlib.models import get
 
 COLUMNS = ("image", "mask", "map", "overlay")
+MAP_UNITS = {"draem": "log-odds"}  # of maps in another unit than the image score; DRAEM's score is a probability
 SIDES = ("normal test images", "anomalous test images")
 
 
@@ -122,9 +123,11 @@ def _drawn(run, category: str, scores: pd.DataFrame, rows: list[int], sides: tup
 def _levels(run, category: str) -> str:
     """The two thresholds of a category: of the image score, which decides, and of the map, which is drawn."""
     known = run.record["per_category"][category]["threshold"]
+    unit = MAP_UNITS.get(run.record["method"])
+    tau = f"{known['map_tau']:.3g}" + (f" {unit}" if unit else "")
     return (
         f"{category}: an image score above {known['tau']:.3g} is called anomalous. The map has its own threshold, "
-        f"{known['map_tau']:.3g} (black line). Both come from normal images alone. One colour scale for all maps."
+        f"{tau} (black line). Both come from normal images alone. One colour scale for all maps."
     )
 
 
@@ -210,4 +213,5 @@ def _bar(fig, run, category: str) -> None:
     ax = fig.add_axes((0.3, 0.55, 0.4, 0.25))
     fig.colorbar(ScalarMappable(scale(run, category), "viridis"), cax=ax, orientation="horizontal", extend="max")
     ax.axvline(chosen["map_tau"], -0.25, 1.25, color="black", linewidth=2.5, clip_on=False)
-    ax.set_xlabel(f"anomaly map [score units]; black line: threshold of the map, {chosen['map_tau']:.3g}", fontsize=8)
+    unit = MAP_UNITS.get(run.record["method"], "score units")
+    ax.set_xlabel(f"anomaly map [{unit}]; black line: threshold of the map, {chosen['map_tau']:.3g}", fontsize=8)

@@ -224,7 +224,8 @@ def compare(runs, published: pd.DataFrame | None = None) -> Figure:
         drawn = table[table.metric.isin(names)]
         text = f"{head}. Filled: mean over seeds; bar: {interval_words(drawn.interval_method)}."
         told = "; ".join(_compared(row, printed) for row in drawn.itertuples())
-        caption(fig, f"{text} {_printed_words(printed, table)}", f"Measured AUROC. {told}.")
+        words = "" if published is None else _printed_words(printed, table)
+        caption(fig, f"{text} {words}".strip(), f"Measured AUROC. {told}.")
     return fig
 
 
@@ -241,7 +242,7 @@ def _printed(published, table: pd.DataFrame, names: list[str], categories: list[
 
 def _printed_words(printed: pd.DataFrame, table: pd.DataFrame) -> str:
     if not len(printed):
-        return f"No published number exists for {', '.join(sorted(set(table.dataset)))} ({_some(table.category)})."
+        return f"The paper has no number for {', '.join(sorted(set(table.dataset)))} ({_some(table.category)})."
     sentences = ["Hollow: published."] if printed.comparable.any() else []
     if not printed.comparable.all():
         sentences.append("Light, below its row: published in another setting, not comparable with the bar.")

@@ -174,7 +174,7 @@ def test_published_is_hollow_and_absent_for_another_data_set(run):
     assert list(hollow[0].get_xdata()) == [100.0]
     other = figures.compare(Runs([run]), cells.assign(dataset="btad"))
     assert not [line for line in other.axes[0].lines if line.get_marker() == "D"]
-    assert "No published number" in other.texts[0].get_text()
+    assert "The paper has no number" in other.texts[0].get_text()
 
 
 def test_a_published_number_that_cannot_be_compared_does_not_look_as_if_it_agreed(run):
@@ -194,6 +194,29 @@ def test_a_published_number_that_cannot_be_compared_does_not_look_as_if_it_agree
     assert light - dark > 100
 
 
+def test_without_a_verdict_nothing_is_said_of_the_paper(run):
+    """No table of published numbers was given, so the caption cannot know whether there is one."""
+    assert "paper" not in figures.compare(Runs([run])).texts[0].get_text()
+
+
+def test_a_map_in_another_unit_than_the_score_says_so(run):
+    """DRAEM's image score is a probability, its map log-odds: bar and caption name the unit of the map's threshold."""
+    own = figures.anomaly_maps(run)
+    assert "anomaly map [score units]" in bar_label(own)
+    run.record["method"] = "draem"
+    try:
+        other = figures.maps._levels(run, next(iter(run.record["per_category"])))
+    finally:
+        run.record["method"] = "simplenet"
+    assert "log-odds (black line)" in other
+    assert "log-odds" not in own.texts[-1].get_text()
+
+
+def bar_label(fig):
+    """Label of the colour bar of a figure of maps."""
+    return next(ax.get_xlabel() for ax in fig.axes if ax.get_xlabel())
+
+
 def test_no_auroc_axis_goes_beyond_one(run):
     """100 % ends the axes of `compare` and of speed, 1 that of the oracle's curve."""
     fig = figures.compare(Runs([run]))
@@ -209,7 +232,7 @@ def test_a_legend_without_anything_published_names_nothing_published(run):
     cells = pd.DataFrame({"dataset": ["mvtec_ad"], "category": ["cable"], "metric": ["image_auroc"]})
     fig = figures.compare(Runs([run]), cells.assign(published=0.9))
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["ours"]
-    assert "No published number exists for mvtec_ad (bottle)" in fig.texts[0].get_text().replace("\n", " ")
+    assert "The paper has no number for mvtec_ad (bottle)" in fig.texts[0].get_text().replace("\n", " ")
 
 
 def test_a_variant_that_names_its_factor_is_not_labelled_twice():
