@@ -175,6 +175,6 @@ def interval_words(methods) -> str:
     Above `metrics.intervals.CEILING` an AUROC has a score interval, since the bootstrap is too narrow there.
     """
     known = {part for text in methods for part in str(text).removeprefix("mover of ").split("+")}
-    words = {"bootstrap": "bootstrap over test images", "score": f"score interval from {CEILING:.0%} on"}
+    words = {"bootstrap": "bootstrap over test images", "score": f"score interval from {100 * CEILING:.0f} % on"}
     said = [text for name, text in words.items() if name in known]
     return f"95 % interval ({', '.join(said)})" if said else "95 % interval, where one is defined"

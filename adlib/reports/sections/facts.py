@@ -20,8 +20,8 @@ def work_done(runs, title: str) -> str:
     seeds = sorted({record["seed"] for record in records})
     packages = ", ".join(f"{p} {machine['versions'][p]}" for p in ("torch", "timm"))
     return (
-        f"**{len(records)} runs** of {title} on {records[0]['dataset']} ({', '.join(categories)}), seeds "
-        f"{', '.join(map(str, seeds))}; trained on {machine['device']} in {seconds:.0f} s altogether; {packages}."
+        f"**{len(records)} {'run' if len(records) == 1 else 'runs'}** of {title} on {records[0]['dataset']} ({', '.join(categories)}), "
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}; trained on {machine['device']} in {seconds:.0f} s altogether; {packages}."
     )
 
 

@@ -58,9 +58,9 @@ def terms() -> str:
             "score near the floor does not show that a defect was seen.",
             "- **Threshold**: the score above which an image is called anomalous. It comes from normal images that "
             f"the training did not use. Its *level* is the share of new normal images it may flag, if they look like "
-            f"those; we ask for at most {ALPHA:.0%}.",
+            f"those; we ask for at most {100 * ALPHA:.0f} %.",
             "- **Interval**: 95 %, over test images. We draw the test images anew many times, with replacement, and "
-            f"keep the middle 95 % of the results (bootstrap). From an AUROC of {CEILING:.0%} on, where that is too "
+            f"keep the middle 95 % of the results (bootstrap). From an AUROC of {100 * CEILING:.0f} % on, where that is too "
             "narrow, it is a score interval. It does not contain the luck of training.",
             "- **Seed**: the number from which training draws at random. Several seeds show the luck of training.",
             "- **Verdict** on a published number: *reproduced* (it lies in our interval); *within noise* (outside, but "
