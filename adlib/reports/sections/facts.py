@@ -19,9 +19,11 @@ def work_done(runs, title: str) -> str:
     categories = dict.fromkeys(c for record in records for c in record["per_category"])
     seeds = sorted({record["seed"] for record in records})
     packages = ", ".join(f"{p} {machine['versions'][p]}" for p in ("torch", "timm"))
+    count = f"**{len(records)} {'run' if len(records) == 1 else 'runs'}**"
+    which = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
     return (
-        f"**{len(records)} {'run' if len(records) == 1 else 'runs'}** of {title} on {records[0]['dataset']} ({', '.join(categories)}), "
-        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}; trained on {machine['device']} in {seconds:.0f} s altogether; {packages}."
+        f"{count} of {title} on {records[0]['dataset']} ({', '.join(categories)}), {which}; trained on "
+        f"{machine['device']} in {seconds:.0f} s altogether; {packages}."
     )
 
 
