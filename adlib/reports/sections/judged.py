@@ -165,6 +165,7 @@ def judged_cells(verdicts: pd.DataFrame) -> str:
     if not len(judged):
         return "No published cell was run."
     table = verdict_table(judged)
+    table["metric"] = table["metric"].map(label)
     table.attrs["notes"] = table.attrs["notes"][1:]  # the counts have a line of their own
     return printing.to_markdown(table)
 
