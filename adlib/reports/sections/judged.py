@@ -3,7 +3,7 @@
 import pandas as pd
 
 from adlib.data import plain
-from adlib.metrics.names import label
+from adlib.metrics.names import PLAIN, label
 from adlib.reports import measured, printing, published, tables
 from adlib.reports.sections.facts import mean_text
 from adlib.reports.sections.page import folded
@@ -165,7 +165,7 @@ def judged_cells(verdicts: pd.DataFrame) -> str:
     if not len(judged):
         return "No published cell was run."
     table = verdict_table(judged)
-    table["metric"] = table["metric"].map(label)
+    table["metric"] = [name if name in PLAIN else label(name) for name in table["metric"]]  # PLAIN: in its own unit
     table.attrs["notes"] = table.attrs["notes"][1:]  # the counts have a line of their own
     return printing.to_markdown(table)
 
