@@ -1,4 +1,4 @@
-"""Pictures of simulated anomalies and of what repairs them: walls of images and maps, loss terms, kinds of maps.
+"""Pictures of simulated anomalies and of what repairs them: walls of images and maps, loss terms, leads over rivals.
 
 For systems that learn from simulated anomalies (DRAEM). In one row of a wall a colour means the same value everywhere.
 """
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from adlib.common.errors import UserError
 from adlib.figures.results import curves
 from adlib.figures.style import ANOMALOUS, NORMAL, OTHERS, canvas, caption, described, legend_above
+from adlib.metrics import names as metric_names
 
 CELL = 1.2  # inches per picture of a wall
 GREY = "#666666"
@@ -107,33 +108,22 @@ def term_curves(runs, levels: dict[str, dict[str, float]]) -> Figure:
     return fig
 
 
-def map_kinds(table: pd.DataFrame, note: str = "") -> Figure:
-    """Kinds of anomaly maps of one trained system against each other: a panel per metric, a line per kind.
+def leads(table: pd.DataFrame, note: str = "") -> Figure:
+    """How far a system is ahead of its strongest rival, a row per category and metric, with the paired interval.
 
-    table columns: category, map, metric, and value, low, high in 0..1 (NaN: no interval); several categories are
-    several markers, their mean a vertical stroke.
+    table: the leads of `reports.rivals.against_errors` (category, metric, rival, lead, low, high in 0..1).
     """
-    kinds, metrics, names = (list(dict.fromkeys(table[c])) for c in ("map", "metric", "category"))
-    with canvas(2.2 * len(metrics) + 1.6, 0.36 * len(kinds) + 1.2) as fig:
-        for ax, metric in zip(fig.subplots(1, len(metrics), squeeze=False, sharey=True)[0], metrics, strict=True):
-            of_metric = table[table.metric == metric]
-            for k, name in enumerate(names):
-                part = of_metric[of_metric.category == name].set_index("map").reindex(kinds)
-                _dots(ax, part, (k - (len(names) - 1) / 2) * 0.6 / len(names), OTHERS[k % 6], name)
-            if len(names) > 1:
-                mean = 100 * of_metric.groupby("map").value.mean().reindex(kinds)
-                ax.plot(mean, range(len(kinds)), "|", color="black", markersize=16, label="mean")
-            ax.set_xlabel(f"{metric} [%]")
-            ax.set_yticks(range(len(kinds)), kinds)
-            ax.set_ylim(len(kinds) - 0.5, -0.5)
-        if 1 < len(names) <= 6:
-            fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(names) + 1, fontsize=7)
-        told = "; ".join(f"{r.category}, {r.map}: {r.metric} {100 * r.value:.1f} %" for r in table.itertuples())
-        caption(fig, note, f"Kinds of maps compared. {told}. {note}")
+    rows = list(table.itertuples())
+    names = [f"{r.category}, {metric_names.label(r.metric)}: against {r.rival}" for r in rows]
+    with canvas(7.6, 0.27 * len(rows) + 1.1) as fig:
+        ax = fig.subplots()
+        value, low, high = (100 * table[c].to_numpy() for c in ("lead", "low", "high"))
+        bars = np.nan_to_num([value - low, high - value]).clip(0)
+        ax.errorbar(value, range(len(rows)), xerr=bars, fmt="o", color=OTHERS[0], capsize=2)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_xlabel("ours minus the strongest rival [points]")
+        ax.set_yticks(range(len(rows)), names)
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        told = "; ".join(f"{name} {100 * r.lead:+.1f}" for name, r in zip(names, rows, strict=True))
+        caption(fig, f"{note} Right of the line: ours is better.".strip(), f"Leads in points. {told}.")
     return fig
-
-
-def _dots(ax, part: pd.DataFrame, shift: float, colour: str, name: str) -> None:
-    value = 100 * part.value.to_numpy()
-    bars = np.nan_to_num([value - 100 * part.low.to_numpy(), 100 * part.high.to_numpy() - value]).clip(0)
-    ax.errorbar(value, np.arange(len(part)) + shift, xerr=bars, fmt="o", color=colour, capsize=2, label=name)

@@ -81,7 +81,7 @@ def paired(base, other, metric: str = "image_auroc") -> dict | None:
 
     Raises UserError where the two were not run on the same images and seeds.
     """
-    a, b = _by_category(other), _by_category(base)
+    a, b = measured.by_category(other), measured.by_category(base)
     seeds = {c: [r.record["seed"] for r in part] for c, part in b.items()}
     if {c: [r.record["seed"] for r in part] for c, part in a.items()} != seeds:
         raise UserError(f"a paired difference needs the same categories and seeds; the base has {seeds}")
@@ -103,7 +103,7 @@ def oracle_gap(finished) -> pd.DataFrame:
     last was looked at (config eval_every 0).
     """
     rows, names = [], ("image_auroc", best_epoch("image_auroc"))
-    for category, part in _by_category(finished).items():
+    for category, part in measured.by_category(finished).items():
         last, best = (np.mean([_value(r, category, name) for r in part]) for name in names)
         chosen = ", ".join(str(r.record["oracle_epoch"]) for r in part)
         if not np.isnan(best):
@@ -113,14 +113,6 @@ def oracle_gap(finished) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["category", "last", "oracle", "difference", "epochs"])
     table.attrs["notes"] = measured.provenance([run.record for run in finished])
     return table
-
-
-def _by_category(finished) -> dict[str, list]:
-    out: dict[str, list] = {}
-    for run in sorted(finished, key=lambda r: r.record["seed"]):
-        for category in run.record["per_category"]:
-            out.setdefault(category, []).append(run)
-    return dict(sorted(out.items()))
 
 
 def _value(run, category: str, metric: str) -> float:

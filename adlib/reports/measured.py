@@ -169,6 +169,15 @@ def _mover(rows: pd.DataFrame) -> tuple[float, float]:
     return mean - float(low), mean + float(high)
 
 
+def by_category(finished) -> dict[str, list]:
+    """{category: its runs, by seed}, sorted."""
+    out: dict[str, list] = {}
+    for run in sorted(finished, key=lambda r: r.record["seed"]):
+        for category in run.record["per_category"]:
+            out.setdefault(category, []).append(run)
+    return dict(sorted(out.items()))
+
+
 def interval_words(methods) -> str:
     """How 95 % intervals over test images were made, for captions: from the column interval_method of the metrics.
 
