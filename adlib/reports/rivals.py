@@ -11,6 +11,7 @@ import pandas as pd
 from adlib import data, evaluation, images, metrics
 from adlib.common.seeds import stream
 from adlib.embeddings import Embeddings
+from adlib.metrics.names import label
 from adlib.models.base import Scores
 from adlib.models.draem import smoothed
 from adlib.reports.measured import by_category
@@ -49,6 +50,16 @@ def against_errors(runs, device: str = "cpu") -> tuple[pd.DataFrame, pd.DataFram
     tables = [_category(category, of_category, device) for category, of_category in by_category(runs).items()]
     values, leads = (pd.concat([pair[k] for pair in tables], ignore_index=True) for k in (0, 1))
     return values, leads
+
+
+def table(values: pd.DataFrame, ours: str = "D (ours)") -> pd.DataFrame:
+    """Values of `against_errors` in percent, a row per category, metric and map, ours first; a column per seed."""
+    own = values.drop_duplicates(["category", "metric", "seed"]).assign(rival=ours).assign(value=lambda t: t.ours)
+    both = pd.concat([own, values]).assign(metric=lambda t: t.metric.map(label), value=lambda t: 100 * t.value)
+    wide = both.pivot_table(index=["category", "metric", "rival"], columns="seed", values="value", sort=False)
+    order = both.drop_duplicates(["category", "metric"])[["category", "metric"]].itertuples(index=False)
+    blocks = [wide.loc[[row for row in wide.index if row[:2] == tuple(pair)]] for pair in order]
+    return pd.concat(blocks).round(1).add_prefix("seed ").rename_axis(columns=None)
 
 
 def _category(category: str, runs: list, device: str) -> tuple[pd.DataFrame, pd.DataFrame]:
