@@ -1,10 +1,10 @@
 """Every picture: a function each, that returns a matplotlib figure of fixed size with its caption."""
 
+from adlib.figures.ablation import differences
 from adlib.figures.diagrams import Box, diagram
 from adlib.figures.maps import anomaly_maps, choose, sample_images, scale, worst_cases, worst_rows
 from adlib.figures.results import (
     compare,
-    differences,
     feature_cloud,
     grids,
     lines,

@@ -280,39 +280,6 @@ def _compare_panel(ax, table: pd.DataFrame, printed: pd.DataFrame, categories: l
     ax.set_yticks(places, categories)
 
 
-def differences(table: pd.DataFrame, note: str = "") -> Figure:
-    """Ablation: each variant's difference to the base with its paired 95 % interval, one factor below the other.
-
-    table columns: factor, variant, and metric, difference, low, high in points of 0..1 (drawn in percentage points).
-    """
-    metrics = list(dict.fromkeys(table.metric))
-    rows = list(dict.fromkeys(zip(table.factor, table.variant, strict=True)))
-    with canvas(4.4 * len(metrics) + 1, 0.3 * len(rows) + 1.3) as fig:
-        for ax, metric in zip(fig.subplots(1, len(metrics), squeeze=False, sharey=True)[0], metrics, strict=True):
-            of_metric = table[table.metric == metric].set_index(["factor", "variant"]).reindex(rows)
-            value = 100 * of_metric.difference.to_numpy()
-            bars = np.nan_to_num([value - 100 * of_metric.low.to_numpy(), 100 * of_metric.high.to_numpy() - value])
-            ax.errorbar(value, range(len(rows)), xerr=np.clip(bars, 0, None), fmt="o", color=OTHERS[0], capsize=2)
-            ax.axvline(0, color="black", linewidth=0.8)
-            ax.set_xlabel(f"{metric_names.label(metric)}: variant minus base [points]")
-            ax.set_yticks(range(len(rows)), [_row_name(*row) for row in rows])
-        ax.set_ylim(len(rows) - 0.5, -0.5)
-        told = "; ".join(
-            f"{_row_name(r.factor, r.variant)}, {metric_names.label(r.metric)} {100 * r.difference:+.1f}"
-            for r in table.itertuples()
-        )
-        text = f"{note} Right of the line: better than the base. Bars: paired 95 % interval over test images."
-        caption(fig, text, f"Differences to the base in points. {told}.")
-    return fig
-
-
-def _row_name(factor: str, variant: str) -> str:
-    """ "epochs=10", where the variant names its factor; else both: "noise: noise_std=0.05"."""
-    if variant.startswith(f"{factor}="):
-        return variant
-    return f"{factor}: {variant}"
-
-
 def feature_cloud(normal: np.ndarray, noisy: np.ndarray, note: str = "") -> Figure:
     """Normal rows [N,D] and the same rows with noise in the plane of the normal rows' two principal components."""
     normal, noisy = np.asarray(normal, float), np.asarray(noisy, float)

@@ -5,15 +5,30 @@ resample the test images jointly for both (`metrics.paired_interval`; pixel metr
 which draw the same images in every run on the same data). Source: specs/common 4.8.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+import torch
 
-from adlib import metrics, runs
+from adlib import data, images, metrics, runs
 from adlib.common.errors import UserError
-from adlib.metrics.names import RESAMPLED, best_epoch
+from adlib.metrics.names import FLOOR, RESAMPLED, best_epoch, label
 from adlib.reports import measured
+from adlib.views import Views
 
 BASE = ("base", "")
+NAMES = {"noise_std": "sigma", "image_size": "side", "layers": "levels"}  # of config fields, for readers
+SPOKEN = {
+    "loss=ce": "cross-entropy",
+    "adapter_layers=0": "no adapter",
+    "adapter_layers=1": "linear adapter",
+    "adapter_layers=2": "adapter of two layers",
+    "layers=[2]": "fine level only",
+    "layers=[3]": "coarse level only",
+    "noise_relative=0.1": "sigma 0.1 x spread",
+    "noise_relative=1.0": "sigma 1 x spread",
+}
 
 
 def variants(base: dict, grid: dict) -> dict[tuple[str, str], dict]:
@@ -49,7 +64,9 @@ def reproduce(method, dataset, categories, seeds, base: dict, grid: dict, device
 
 
 def differences(results: dict, names: tuple[str, ...] = ("image_auroc", "pixel_auroc")) -> pd.DataFrame:
-    """One row per variant and metric: factor, variant, metric, base, value, difference, low, high, n_seeds, reading.
+    """One row per variant and metric: factor, variant, metric, base, value, difference, low, high, seeds, reading.
+
+    seeds: the difference of each seed, a list. Numbers are 0..1.
 
     `attrs["notes"]`: where the data came from, if they are no originals.
     """
@@ -61,23 +78,59 @@ def differences(results: dict, names: tuple[str, ...] = ("image_auroc", "pixel_a
             numbers = paired(results[BASE], other, name)
             if numbers is not None:
                 row = {"factor": factor, "variant": variant, "metric": name} | numbers
-                rows.append(row | {"reading": reading(numbers["low"], numbers["high"])})
+                rows.append(row | {"reading": reading(numbers["low"], numbers["high"], numbers["seeds"])})
     table = pd.DataFrame(rows)
     table.attrs["notes"] = measured.provenance([run.record for part in results.values() for run in part])
     return table
 
 
-def reading(low: float, high: float) -> str:
-    """What a paired 95 % interval of (variant - base) allows to say: better, worse, or that no difference is shown."""
+def reading(low: float, high: float, seeds: Sequence[float] = ()) -> str:
+    """What a paired 95 % interval of (variant - base) and the differences of single seeds allow to say.
+
+    "better" or "worse" only where the interval excludes 0 and every seed has that sign.
+    """
     if np.isnan([low, high]).any():
         return "no interval"
-    if low > 0:
-        return "better"
-    return "worse" if high < 0 else "no difference shown"
+    if low <= 0 <= high:
+        return "no difference shown"
+    sign = 1 if low > 0 else -1
+    agreed = all(sign * seed > 0 for seed in seeds)
+    return ("better" if sign > 0 else "worse") + ("" if agreed else ", but not in every seed")
+
+
+def spoken(factor: str, variant: str) -> str:
+    """A variant for readers: "sigma 0.015", "no adapter", else "field value"; a factor's name where it is not clear."""
+    if variant in SPOKEN:
+        return SPOKEN[variant]
+    parts = []
+    for part in variant.split(", "):
+        field, _, value = part.partition("=")
+        said = value.strip("[]") if field == "layers" else value
+        parts.append(f"{NAMES.get(field, field.replace('_', ' '))} {said}" if value else part)
+    return ", ".join(part for part in parts if not part.startswith("metric size")) or factor
+
+
+def answer(table: pd.DataFrame, factors: Sequence[str]) -> str:
+    """Markdown: what a table of `differences` says of some factors, a line per variant and metric; every seed is shown.
+
+    A factor that the table does not have gives a sentence.
+    """
+    chosen = table[table.factor.isin(factors)] if len(table) else table
+    if not len(chosen):
+        return "This run does not vary it."
+    lines = []
+    for row in chosen.itertuples():
+        seeds = ", ".join(f"{100 * seed:+.1f}" for seed in row.seeds)
+        bar = "" if np.isnan(row.low) else f" [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+        each = f"; seed by seed {seeds}" if len(row.seeds) > 1 else "; one seed"
+        name = f"**{spoken(row.factor, row.variant)}**, {label(row.metric)}"
+        lines.append(f"- {name}: {100 * row.difference:+.1f} points{bar}{each}: *{row.reading}*.")
+    return "\n".join(lines)
 
 
 def paired(base, other, metric: str = "image_auroc") -> dict | None:
-    """base, value, difference (other - base, mean over categories, seeds) with interval; None if not measured.
+    """base, value, difference (other - base, mean over categories, seeds), its interval, and that of each seed; None if
+    not measured.
 
     Raises UserError where the two were not run on the same images and seeds.
     """
@@ -93,7 +146,8 @@ def paired(base, other, metric: str = "image_auroc") -> dict | None:
     else:
         low, high = _pixel_interval(a, b, metric)
     values = {"base": means[0], "value": means[1], "difference": means[1] - means[0]}
-    return values | {"low": low, "high": high, "n_seeds": len(next(iter(seeds.values())))}
+    gaps = [[_value(r, c, metric) - _value(s, c, metric) for r, s in zip(a[c], b[c], strict=True)] for c in b]
+    return values | {"low": low, "high": high, "seeds": np.mean(gaps, axis=0).tolist()}
 
 
 def oracle_gap(finished) -> pd.DataFrame:
@@ -144,3 +198,51 @@ def _pixel_interval(a: dict, b: dict, metric: str) -> tuple[float, float]:
         return np.nan, np.nan
     low, high = np.nanpercentile(np.mean(draws, axis=0), [2.5, 97.5])
     return float(low), float(high)
+
+
+def direction(base) -> pd.DataFrame:
+    """Whether a score is upside down: AUROC, that of the negated score, the floor of mean brightness; 0..1, per run."""
+    rows = []
+    for run in base:
+        for category, tests in run.scores.groupby("category", sort=False):
+            auroc, negated = (metrics.image_auroc(tests.label, sign * tests.score) for sign in (1, -1))
+            floor = run.record["per_category"][category]["metrics"][FLOOR]
+            row = {"category": category, "seed": run.record["seed"], "AUROC": auroc, "negated": negated, "floor": floor}
+            rows.append(row | {"suspect": negated > auroc or auroc < floor})
+    return pd.DataFrame(rows).set_index(["category", "seed"])
+
+
+def noise(results: dict, count: int = 16) -> pd.DataFrame:
+    """SimpleNet's sigma against the spread of its features, and what training made of it, a row per noise setting.
+
+    Of the first seed; columns: sigma, spread (mean deviation over `count` training pictures, feature units), their
+    ratio, loss of the last epoch, image AUROC (0..1), and whether nothing was learnt.
+    """
+    rows = []
+    for (factor, variant), found in results.items():
+        if (factor, variant) == BASE or factor.startswith("noise"):
+            first = next(iter(found)).record["seed"]
+            for run in (run for run in found if run.record["seed"] == first):
+                name = spoken(factor, variant) if variant else "base"
+                rows.append({"category": run.record["category"], "variant": name} | _noise_of(run, count))
+    return pd.DataFrame(rows).sort_values(["category", "sigma"]).set_index(["category", "variant"])
+
+
+def _noise_of(run, count: int) -> dict:
+    detector, table = run.detector(), data.load(run.record["dataset"], run.record["category"])
+    stored = images.cached(table, detector.config.geometry, views=True)
+    rows = Views.of(table, detector.config.geometry).rows(np.flatnonzero(table.split == "train")[:count])
+    with torch.inference_mode():
+        spread = detector.rows(detector.embed(images.to_float(stored[rows]))).std(0).mean().item()
+    sigma = detector.noise_std.item()
+    found = {"sigma": sigma, "spread": spread, "sigma / spread": sigma / spread, "loss": run.history.total.iloc[-1]}
+    return found | {"image AUROC": run.record["metrics"]["image_auroc"], "learnt": not detector.doubt(run.history)}
+
+
+def worst_category(base) -> str:
+    """The category with the lowest image AUROC, mean over seeds."""
+    means = {
+        category: np.mean([_value(run, category, "image_auroc") for run in part])
+        for category, part in measured.by_category(base).items()
+    }
+    return min(means, key=means.get)

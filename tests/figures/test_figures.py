@@ -235,14 +235,6 @@ def test_a_legend_without_anything_published_names_nothing_published(run):
     assert "The paper has no number for mvtec_ad (bottle)" in fig.texts[0].get_text().replace("\n", " ")
 
 
-def test_a_variant_that_names_its_factor_is_not_labelled_twice():
-    """ "epochs=10", not "epochs: epochs=10"; a step that changes another field keeps the factor's name."""
-    rows = [("epochs", "epochs=10", 0.01), ("noise", "noise_std=0.05", -0.02)]
-    table = pd.DataFrame(rows, columns=["factor", "variant", "difference"])
-    fig = figures.differences(table.assign(metric="image_auroc", low=-0.1, high=0.1))
-    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["epochs=10", "noise: noise_std=0.05"]
-
-
 def test_heat_map_is_white_where_the_crop_left_out():
     """Level 0 is viridis' first colour, level 1 its last; what was not seen is white."""
     drawn = heat_map(np.array([[0.0, 1.0, 0.5]]), np.array([[True, True, False]]))

@@ -80,6 +80,42 @@ def test_reading_claims_a_difference_only_where_the_interval_excludes_zero():
     assert found == ["better", "worse", "no difference shown", "no interval"]
 
 
+def test_a_reading_needs_all_seeds():
+    """An interval above 0 with one seed below: better, but not in every seed; all seeds above: better."""
+    assert ablation.reading(0.01, 0.2, [0.1, -0.01]) == "better, but not in every seed"
+    assert ablation.reading(-0.2, -0.01, [-0.1, -0.2]) == "worse"
+    assert ablation.reading(-0.1, 0.2, [0.1, 0.2]) == "no difference shown"
+
+
+def test_answers_show_every_seed():
+    """Seed 0: 0.5 -> 1, seed 1: 0.75 -> 1; mean +37.5 points. A factor that was not varied says so."""
+    base = [made_run([1.0, 4.0, 2.0, 3.0]), made_run([1.0, 3.0, 2.0, 4.0], seed=1)]
+    better = [made_run([1.0, 2.0, 3.0, 4.0], seed=seed) for seed in (0, 1)]
+    table = ablation.differences({ablation.BASE: base, ("loss", "loss=ce"): better})
+    assert "**cross-entropy**, image AUROC: +37.5 points" in ablation.answer(table, ["loss"])
+    assert "seed by seed +50.0, +25.0" in ablation.answer(table, ["loss"])
+    assert ablation.answer(table, ["layers"]) == "This run does not vary it."
+
+
+def test_variants_are_spoken_in_words():
+    """A mapping of two fields, of which one follows from the other; a field without a word of its own."""
+    assert ablation.spoken("image_size", "image_size=96, metric_size=128") == "side 96"
+    assert ablation.spoken("noise", "noise_std=0.015") == "sigma 0.015"
+    assert ablation.spoken("layers", "layers=[2]") == "fine level only"
+    assert ablation.spoken("epochs", "epochs=10") == "epochs 10"
+
+
+def test_a_score_below_its_floor_or_upside_down_is_suspect():
+    """AUROC 0.5 with a floor of 0.6; AUROC 0.25, negated 0.75."""
+    runs = [made_run([1.0, 4.0, 2.0, 3.0]), made_run([3.0, 4.0, 1.0, 3.5], seed=1), made_run([1, 2, 3, 4], seed=2)]
+    for run in runs:
+        run.record["per_category"]["c"]["metrics"]["mean_grey_auroc"] = 0.6
+    table = ablation.direction(runs)
+    assert table.AUROC.tolist() == [0.5, 0.25, 1.0]
+    assert table.negated.tolist() == [0.5, 0.75, 0.0]
+    assert table.suspect.tolist() == [True, True, False]
+
+
 def test_differences_and_oracle_gaps_say_where_the_images_came_from():
     """A provenance in the records stands among the notes of both tables."""
     base = made_run([1, 2, 3, 4], oracle=1.0, provenance="rescaled copies")

@@ -1,0 +1,46 @@
+"""Differences of an ablation's variants to its base: every seed, their mean and the paired interval."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from adlib.figures.style import OTHERS, canvas, caption
+from adlib.metrics import names as metric_names
+from adlib.reports.ablation import spoken
+
+
+def differences(table: pd.DataFrame, note: str = "") -> Figure:
+    """A panel per metric, a row per variant, in percentage points; open circles are single seeds.
+
+    table: rows of `reports.ablation.differences`: factor, variant, metric, difference, low, high, seeds in 0..1.
+    """
+    metrics = list(dict.fromkeys(table.metric))
+    rows = list(dict.fromkeys(zip(table.factor, table.variant, strict=True)))
+    names = [spoken(*row) for row in rows]
+    with canvas(3.9 * len(metrics) + 1.5, 0.3 * len(rows) + 1.2) as fig:
+        for ax, metric in zip(fig.subplots(1, len(metrics), squeeze=False, sharey=True)[0], metrics, strict=True):
+            _panel(ax, table[table.metric == metric].set_index(["factor", "variant"]), rows)
+            ax.set_xlabel(f"{metric_names.label(metric)}: variant minus base [points]")
+            ax.set_yticks(range(len(rows)), names)
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        told = "; ".join(
+            f"{spoken(r.factor, r.variant)}, {metric_names.label(r.metric)} {100 * r.difference:+.1f}"
+            for r in table.itertuples()
+        )
+        circles = " Open circles: single seeds." if any(len(seeds) > 1 for seeds in table.seeds) else ""
+        text = (
+            f"{note} Right of the line: better than the base. Dot: mean; bar: paired 95 % interval (bootstrap over test"
+        )
+        caption(fig, f"{text} images).{circles}", f"Differences to the base in points. {told}.")
+    return fig
+
+
+def _panel(ax, of_metric: pd.DataFrame, rows: list[tuple]) -> None:
+    of_metric = of_metric.reindex(rows)
+    value, low, high = (100 * of_metric[c].to_numpy(float) for c in ("difference", "low", "high"))
+    bars = np.nan_to_num([value - low, high - value])
+    ax.errorbar(value, range(len(rows)), xerr=np.clip(bars, 0, None), fmt="o", color=OTHERS[0], capsize=2)
+    for place, seeds in enumerate(of_metric.seeds):
+        if isinstance(seeds, list) and len(seeds) > 1:
+            ax.plot(100 * np.array(seeds), [place + 0.22] * len(seeds), "o", mfc="none", mec=OTHERS[4], markersize=4)
+    ax.axvline(0, color="black", linewidth=0.8)
