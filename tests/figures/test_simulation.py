@@ -115,31 +115,20 @@ def test_many_categories_get_one_common_mean():
     assert line.get_label() == "mean of all"
 
 
-def comparison(categories=("brick",)) -> pd.DataFrame:
-    rows = [
-        (c, kind, metric, value, value - 0.1, np.nan)
-        for c in categories
-        for metric in ("image AUROC", "pixel AP")
-        for kind, value in (("error", 0.6), ("D's map", 0.9))
-    ]
-    return pd.DataFrame(rows, columns=["category", "map", "metric", "value", "low", "high"])
+def ahead():
+    rows = [("brick", "image_auroc", "1 - SSIM", -0.05, -0.1, 0.01), ("brick", "pixel_ap", "error", 0.1, 0.05, 0.2)]
+    return pd.DataFrame(rows, columns=["category", "metric", "rival", "lead", "low", "high"])
 
 
-def test_kinds_of_maps_stand_in_the_tables_order_in_percent():
-    """A panel per metric, 60 and 90 percent at the rows 0 and 1; a missing interval end draws no bar."""
-    fig = figures_simulation.map_kinds(comparison(), "A note.")
-    assert [ax.get_xlabel() for ax in fig.axes] == ["image AUROC [%]", "pixel AP [%]"]
-    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["error", "D's map"]
+def test_leads_name_metric_and_rival_and_are_points():
+    """-5 and +10 points at the rows 0 and 1; the alternative text says both."""
+    fig = figures_simulation.leads(ahead(), "A note.")
+    names = ["brick, image AUROC: against 1 - SSIM", "brick, pixel AP: against error"]
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == names
     points = fig.axes[0].containers[0].lines[0]
-    assert points.get_xdata().tolist() == pytest.approx([60, 90])
+    assert points.get_xdata().tolist() == pytest.approx([-5, 10])
     assert points.get_ydata().tolist() == [0, 1]
-    assert captions(fig) == "A note."
-
-
-def test_several_categories_get_markers_of_their_own_and_a_mean():
-    fig = figures_simulation.map_kinds(comparison(("brick", "grass")))
-    assert len(fig.axes[0].containers) == 2
-    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["mean", "brick", "grass"]
+    assert "image AUROC: against 1 - SSIM -5.0; brick, pixel AP: against error +10.0" in fig.alt
 
 
 def test_equal_input_gives_equal_bytes(tmp_path):
@@ -150,6 +139,6 @@ def test_equal_input_gives_equal_bytes(tmp_path):
 
 def test_no_figure_stays_open():
     """Open figures cost memory and are shown twice in a notebook."""
-    figures_simulation.map_kinds(comparison())
+    figures_simulation.leads(ahead())
     figures_simulation.wall({"input": torch.rand(1, 3, 8, 8)})
     assert plt.get_fignums() == []
