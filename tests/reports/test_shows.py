@@ -90,4 +90,4 @@ def test_our_value_may_come_with_the_rival():
     """A column `ours`, made in the same way as the rival's value, replaces the run's: 70 against 75, behind."""
     rivals = rivals_of([("a", "bottle", 0, "image_auroc", 0.75)]).assign(ours=0.7)
     line = next(line for line in bullets(runs_of([0.9]), rivals) if "rival" in line)
-    assert "ours 70.0 %, strongest rival (a) 75.0 %: -5.0 points on average, not ahead in its one seed." in line
+    assert "ours 70.0 %, strongest rival (a) 75.0 %: -5.0 points, not ahead in its one seed." in line

@@ -135,6 +135,6 @@ def _against(per_seed: pd.DataFrame, rivals: pd.DataFrame) -> list[str]:
         mine, theirs = printing.number(rows.ours.mean()), printing.number(rows.value.mean())
         lines.append(
             f"**{category}, {label(metric)}**: ours {mine} %, strongest rival ({strongest}) {theirs} %: "
-            f"{100 * lead.mean():+.1f} points on average, {place}."
+            f"{100 * lead.mean():+.1f} points{' on average' if count > 1 else ''}, {place}."
         )
     return lines
