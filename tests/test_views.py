@@ -36,6 +36,15 @@ def test_pad_by_hand():
     assert PAD.inside(1, 5000) == (slice(128, 129), slice(0, 256))  # never thinner than a pixel; 127.5 rounds to even
 
 
+@pytest.mark.xfail(
+    strict=True, reason="round(-0.5) is 0: one missing row is not padded, and the cache cannot be opened"
+)
+def test_a_picture_that_lacks_one_row_is_padded_too():
+    """95 x 96 pixels at side 96: one row is missing. Mending it changes the code of every run; do it with new runs."""
+    picture = np.zeros((95, 96, 3), np.uint8)
+    assert images.resize(picture, Geometry(96, "pad")).shape == (3, 96, 96)
+
+
 def test_a_padded_picture_lies_undistorted_in_the_middle_and_goes_on_mirrored():
     picture = noise(40, 100)
     padded = images.resize(picture, Geometry(50, "pad"))
