@@ -15,6 +15,7 @@ from adlib.common.errors import UserError
 from adlib.common.files import written_whole
 from adlib.metrics.names import FLOOR
 from adlib.reports import measured, published, tables, verdict
+from adlib.reports.sections.shows import APART
 
 HEADLINE = ["image_auroc", FLOOR, "pixel_auroc", "pixel_ap", "aupro@0.3"]
 # README's rows: at most six, a line for each method and kind of data
@@ -64,7 +65,7 @@ def short_table(copies) -> str:
     header = ["method", "data", "image AUROC [95 % interval]", "pixel AUROC", "paper: image / pixel"]
     body = pd.DataFrame(lines, columns=header).to_markdown(index=False, disable_numparse=True)
     records = [record for row, setting in chosen for record in _records(setting, row[2])]
-    notes = list(filter(None, (_floor(setting, *row) for row, setting in chosen)))
+    notes = list(filter(None, (note(setting, *row) for row, setting in chosen for note in (_floor, _apart))))
     notes = list(dict.fromkeys(notes + measured.provenance(records)))
     return body + "\n\n" + "".join(f"- {note}\n" for note in notes)
 
@@ -128,6 +129,19 @@ def _floor(setting: measured.Setting, method: str, dataset: str, category: str) 
     return (
         f"{NAMES.get(dataset, dataset)} {category}: ranking the pictures by mean brightness alone reaches an image "
         f"AUROC of {tables.number(grey['mean'])}. An image AUROC below that proves little here."
+    )
+
+
+def _apart(setting: measured.Setting, method: str, dataset: str, category: str) -> str | None:
+    """Where the runs of a row differ by more than the limit that the notebooks warn from."""
+    parts = [record["per_category"].get(category) for record in setting.of(category)]
+    values = [part["metrics"]["image_auroc"] for part in parts if part]
+    if len(values) < 2 or max(values) - min(values) <= APART:
+        return None
+    low, high, gap = (tables.number(value) for value in (min(values), max(values), max(values) - min(values)))
+    return (
+        f"{NAMES.get(method, method)} on {NAMES.get(dataset, dataset)} {category}: the {len(values)} runs differ by "
+        f"{gap} points of image AUROC ({low} to {high}). Their mean says little."
     )
 
 

@@ -32,6 +32,16 @@ def test_a_floor_that_reaches_the_score_is_said_below_the_table(grey, warned):
     assert ("mean brightness alone reaches" in pages.short_table(screw(0.8, grey))) == warned
 
 
+@pytest.mark.parametrize(("values", "warned"), [([0.99, 0.01, 0.2], True), ([0.8, 0.84, 0.82], False)])
+def test_runs_that_differ_by_more_than_five_points_are_said_below_the_table(values, warned):
+    """99 and 1 % give a mean that no run is near: 98 points."""
+    text = pages.short_table(fake_runs({("screw", "image_auroc"): values}, provenance={"screw": "copies"}))
+    assert (
+        "SimpleNet on MVTec AD screw: the 3 runs differ by 98.0 points of image AUROC (1.0 to 99.0)" in text
+    ) == warned
+    assert ("mean says little" in text) == warned
+
+
 def test_of_several_settings_the_one_with_most_seeds_is_shown_then_the_longest():
     short, long = (fake_runs({("screw", "image_auroc"): [v]}, config={"epochs": e}, run_hash=str(e)) for v, e in
                    ((0.7, 5), (0.9, 100)))  # fmt: skip
