@@ -87,6 +87,6 @@ def test_a_run_sheet_is_complete_and_without_warnings(tmp_path):
     code = [c for c in sheet.cells if c.cell_type == "code"]
     assert all(c.execution_count for c in code)
     outputs = [o for c in code for o in c.outputs]
-    assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
+    assert sum(bool({"image/png", "image/jpeg"} & set(o.get("data", {}))) for o in outputs) == 3
     assert [o for o in outputs if o.output_type == "stream"] == []
     assert str(tmp_path) not in item.sheet.read_text()

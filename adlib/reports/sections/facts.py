@@ -96,7 +96,7 @@ def speed_table(run, device: str = "auto") -> pd.DataFrame:
     Rows "network" and "end_to_end" for each batch size; milliseconds per call, fps in images per second.
     """
     table = data.load(run.record["dataset"], next(iter(run.record["per_category"])))
-    measured_here = speed.speed(run.detector(), table.path[table.split == "test"].tolist(), device, seconds=1.0)
+    measured_here = speed.speed(run.detector(), table.path[table.split == "test"].tolist(), device, seconds=0.3)
     rounded = measured_here.round(2)
     rounded.attrs = measured_here.attrs
     return rounded
