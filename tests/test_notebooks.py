@@ -29,7 +29,6 @@ SMALL = {
 SHAPED = ("03_simplenet", "04_draem")  # executed with these, too
 SHAPES = {"pad": {"resize_mode": "pad"}, "tiles": {"resize_mode": "tiles", "resize": 128}}  # four tiles of a texture
 EVIDENCE = sorted((PROJECT / "results" / "reference" / "notebooks").glob("*.ipynb"))
-OLDER_PAGES = True  # committed pages of older notebooks are tolerated; False once all are made anew
 
 
 def read(path: Path):
@@ -164,14 +163,4 @@ def test_the_executed_page_can_be_published(path, parameters, executed):
 @pytest.mark.parametrize("path", EVIDENCE, ids=lambda path: path.stem)
 def test_a_committed_page_can_be_published(path):
     """What readers open first are the pages in results/reference/notebooks."""
-    if OLDER_PAGES and older(path):
-        pytest.skip(f"{path.name} was made from an older notebook; `make reference` makes it anew")
     assert_sound(page_checks.faults(read(path)))
-
-
-def older(page: Path) -> bool:
-    """Whether a page's words are not those of its notebook."""
-    notebook = read(page)
-    source = PROJECT / "notebooks" / notebook.metadata.get("papermill", {}).get("input_path", "")
-    words = [[c.source for c in n.cells if c.cell_type == "markdown"] for n in (notebook, read(source))]
-    return words[0] != words[1]
