@@ -22,6 +22,11 @@ def runs(tmp_path_factory):
         yield adlib.reproduce("draem", "textures", "brick", (0, 1), CONFIG, "cpu")
 
 
+@pytest.fixture(scope="module")
+def compared(runs):
+    return rivals.against_errors(runs)
+
+
 @pytest.mark.parametrize("smooth", [False, True])
 def test_every_rival_is_smoothed_before_its_maximum(smooth):
     """As DRAEM's own map is (section 3.4); its map for the pixel metrics is smoothed only where that is asked for."""
@@ -35,9 +40,9 @@ def test_every_rival_is_smoothed_before_its_maximum(smooth):
     assert torch.allclose(found.map, filtered if smooth else error)
 
 
-def test_values_are_those_of_the_test_images(runs):
+def test_values_are_those_of_the_test_images(runs, compared):
     """The squared error's image AUROC of seed 1, from the pictures by hand and scikit-learn."""
-    values, _ = rivals.against_errors(runs)
+    values, _ = compared
     run = runs.runs[1]
     table = data.load("textures", "brick")
     tests = np.flatnonzero(table.split == "test")
@@ -49,9 +54,9 @@ def test_values_are_those_of_the_test_images(runs):
     assert row.ours == run.record["per_category"]["brick"]["metrics"]["image_auroc"]
 
 
-def test_the_strongest_rival_over_all_seeds_leads_the_table(runs):
+def test_the_strongest_rival_over_all_seeds_leads_the_table(compared):
     """Per metric the rival with the highest mean; lead, seeds ahead and interval belong to it; D first in the table."""
-    values, leads = rivals.against_errors(runs)
+    values, leads = compared
     assert list(leads.metric) == ["image_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3"]
     for lead in leads.itertuples():
         means = values[values.metric == lead.metric].groupby("rival").value.mean()
