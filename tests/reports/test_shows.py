@@ -91,3 +91,10 @@ def test_our_value_may_come_with_the_rival():
     rivals = rivals_of([("a", "bottle", 0, "image_auroc", 0.75)]).assign(ours=0.7)
     line = next(line for line in bullets(runs_of([0.9]), rivals) if "rival" in line)
     assert "ours 70.0 %, strongest rival (a) 75.0 %: -5.0 points, not ahead in its one seed." in line
+
+
+def test_behind_in_every_seed_is_said_without_doubt():
+    """ "Not ahead in all seeds" could mean: in some. 70 and 60 against 75 and 80: in none of 2."""
+    rivals = rivals_of([("a", "bottle", 0, "image_auroc", 0.75), ("a", "bottle", 1, "image_auroc", 0.8)])
+    line = next(line for line in bullets(runs_of([0.7, 0.6]), rivals) if "rival" in line)
+    assert "-12.5 points on average, ahead in none of 2 seeds." in line

@@ -128,10 +128,9 @@ def _against(per_seed: pd.DataFrame, rivals: pd.DataFrame) -> list[str]:
         if not len(lead):
             continue
         ahead, count = int((lead > 0).sum()), len(lead)
-        place = f"ahead in {ahead} of {count} seeds"
-        if ahead in (0, count):
-            every = "its one seed" if count == 1 else f"all {count} seeds"
-            place = f"{'ahead' if ahead else 'not ahead'} in {every}"
+        place = f"ahead in {ahead or 'none'} of {count} seeds"
+        if count == 1:
+            place = f"{'ahead' if ahead else 'not ahead'} in its one seed"
         mine, theirs = printing.number(rows.ours.mean()), printing.number(rows.value.mean())
         lines.append(
             f"**{category}, {label(metric)}**: ours {mine} %, strongest rival ({strongest}) {theirs} %: "
