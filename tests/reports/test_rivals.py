@@ -6,9 +6,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import adlib
-from adlib import data, images
+from adlib import data, evaluation, images
 from adlib.models import draem
 from adlib.reports import rivals
+from adlib.views import Views
 
 CONFIG = {"image_size": 32, "reconstruction_width": 2, "segmentation_width": 2, "batch_size": 8, "epochs": 1}
 CONFIG |= {"textures": "photographs"}
@@ -52,6 +53,27 @@ def test_values_are_those_of_the_test_images(runs, compared):
     row = values[(values.rival == "squared error") & (values.metric == "image_auroc") & (values.seed == 1)].iloc[0]
     assert row.value == pytest.approx(roc_auc_score(table.label[tests], scores), abs=1e-6)
     assert row.ours == run.record["per_category"]["brick"]["metrics"]["image_auroc"]
+
+
+def test_a_smoothed_rival_meets_our_smoothed_map(runs, compared):
+    """Treated alike: the same filter on D's probability, by hand; the rival as it is meets the run's own number."""
+    values, _ = compared
+    run = runs.runs[0]
+    table = data.load("textures", "brick")
+    tests = np.flatnonzero(table.split == "test")
+    detector, size = run.detector(), run.record["protocol"]["metric_size"]
+    parts = detector.parts(images.to_float(images.cached(table, detector.config.geometry)[tests]))
+    maps = evaluation.to_grid(draem.smoothed(parts["probability"], detector.side), size).numpy()
+    grid = detector.config.geometry.at(size)
+    truth = evaluation.PixelTruth(
+        table.iloc[tests], grid, detector.config.mask_rule, Views.of(table, detector.config.geometry).subset(tests)
+    )
+    ours = values[(values.metric == "pixel_ap") & (values.seed == 0)].set_index("rival").ours
+    assert ours["1 - SSIM, smoothed"] == pytest.approx(evaluation.pixel_metrics(truth, maps)["pixel_ap"], abs=1e-6)
+    assert ours["1 - SSIM"] == run.record["per_category"]["brick"]["metrics"]["pixel_ap"]
+    assert ours["1 - SSIM"] != ours["1 - SSIM, smoothed"]
+    shown = rivals.table(values)["seed 0"].loc["brick", "pixel AP"]
+    assert shown["D (ours), smoothed"] == pytest.approx(100 * ours["1 - SSIM, smoothed"], abs=0.051)
 
 
 def test_the_strongest_rival_over_all_seeds_leads_the_table(compared):
