@@ -35,6 +35,14 @@ def test_a_mean_has_its_interval_and_number_of_seeds():
     assert sections.mean_text(None) == "not measured (no masks)"
 
 
+def test_mirrored_edges_are_told_where_a_geometry_has_them():
+    """`pad` and `tiles` show the network more than the picture; `squash` and `crop` do not."""
+    for mode, purpose in (("pad", "make it square"), ("tiles", "fill the last tile")):
+        assert f"mirrored to {purpose}" in sections.mirrored(mode)
+    for mode in ("squash", "crop"):
+        assert sections.mirrored(mode).endswith("nothing beyond it.")
+
+
 def test_counts_add_up_to_the_paper():
     """18 rows of the report's table 1, two metrics: 36 cells; the two averages of 1 category are no averages."""
     counted = sections.closing_counts(verdict.verdict(fake_runs({("bottle", "image_auroc"): [0.995]}), "simplenet"))

@@ -90,6 +90,14 @@ def changes(run) -> str:
     return pd.DataFrame(rows, columns=["setting", "paper", "here"]).to_markdown(index=False, disable_numparse=True)
 
 
+def mirrored(resize_mode: str) -> str:
+    """A sentence: whether the network sees more than the picture, by the geometry's `resize_mode`."""
+    beyond = {"pad": "make it square", "tiles": "fill the last tile"}.get(resize_mode)
+    if beyond is None:
+        return "The network sees the picture and nothing beyond it."
+    return f"The network sees more than the picture: its edges are mirrored to {beyond}. That part counts in no number."
+
+
 def speed_table(run, device: str = "auto") -> pd.DataFrame:
     """Speed of a run's detector on the test images of its (first) category: `speed.speed`, with its attrs.
 
