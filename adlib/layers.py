@@ -1,8 +1,11 @@
 """Building blocks that several papers share."""
 
+import math
+
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from adlib.common.errors import UserError, check_names
 
@@ -70,3 +73,166 @@ def _hat(n: int, factor: int, corners: str, device: torch.device) -> Tensor:
         places = ((places + 0.5) / factor - 0.5).clamp(0, n - 1)
     distance = (places[:, None] - torch.arange(n, device=device)).abs()
     return (1 - distance).clamp(min=0)
+
+
+# Steps of a normalizing flow. Each maps a tuple of tensors [B,C,...], one for each scale, to such a tuple of the same
+# shapes and the logarithm of |det of its Jacobian|, one number for each image: forward(x) -> (y, [B]); inverse(y) -> x.
+
+Scales = tuple[Tensor, ...]
+
+
+def soft_clamp(h: Tensor, alpha: float = 3.0) -> Tensor:
+    """c(h) = alpha * 0.636 * atan(h / alpha): logarithm of a coupling's scale, within +-0.999 alpha.
+
+    The constant is 0.636, not 2 / pi, as in marco-rudolph/cs-flow, freia_funcs.py.
+    """
+    return alpha * 0.636 * torch.atan(h / alpha)
+
+
+class Permutation(nn.Module):
+    """A fixed random order of the channels of each scale, drawn from numpy's RandomState(seed), scale after scale.
+
+    These are the orders of the authors' global seed (marco-rudolph/cs-flow, freia_funcs.py, ParallelPermute).
+    """
+
+    def __init__(self, channels: int, scales: int, seed: int):
+        super().__init__()
+        draw = np.random.RandomState(seed)
+        for i in range(scales):
+            self.register_buffer(f"order{i}", torch.from_numpy(draw.permutation(channels)))
+        self.scales = scales
+
+    def forward(self, x: Scales) -> tuple[Scales, Tensor]:
+        y = tuple(each[:, getattr(self, f"order{i}")] for i, each in enumerate(x))
+        return y, x[0].new_zeros(len(x[0]))
+
+    def inverse(self, y: Scales) -> Scales:
+        return tuple(each[:, getattr(self, f"order{i}").argsort()] for i, each in enumerate(y))
+
+
+class ActNorm(nn.Module):
+    """Each channel scaled and shifted, y = x * exp(log_scale) + bias, learnt (Glow, and FrEIA's ActNorm).
+
+    The first batch in training mode sets the start, once: its output then has mean 0 and deviation 1 (unbiased, over
+    images and places). A state that is loaded is not set again. No channel counts as narrower than NARROWEST.
+    """
+
+    NARROWEST = 1e-6  # deviation
+
+    def __init__(self, channels: int, scales: int):
+        super().__init__()
+        self.log_scale = nn.ParameterList([nn.Parameter(torch.zeros(channels)) for _ in range(scales)])
+        self.bias = nn.ParameterList([nn.Parameter(torch.zeros(channels)) for _ in range(scales)])
+        self.register_buffer("started", torch.tensor(False))
+
+    @torch.no_grad()
+    def start(self, x: Scales) -> None:
+        """Scale and bias from a batch of at least two values for each channel."""
+        for each, log_scale, bias in zip(x, self.log_scale, self.bias, strict=True):
+            values = each.to(torch.promote_types(each.dtype, torch.float32)).transpose(0, 1).flatten(1)
+            deviation = values.std(1) if values.shape[1] > 1 else torch.ones_like(log_scale)
+            log_scale.copy_(-deviation.clamp(min=self.NARROWEST).log())
+            bias.copy_(-values.mean(1) * log_scale.exp())
+        self.started.fill_(True)
+
+    def forward(self, x: Scales) -> tuple[Scales, Tensor]:
+        if self.training and not self.started:
+            self.start(x)
+        y, logdet = [], x[0].new_zeros(())
+        for each, log_scale, bias in zip(x, self.log_scale, self.bias, strict=True):
+            wide = (1, -1) + (1,) * (each.ndim - 2)
+            y.append(each * log_scale.exp().view(wide) + bias.view(wide))
+            logdet = logdet + math.prod(each.shape[2:]) * log_scale.sum()
+        return tuple(y), logdet.expand(len(x[0]))
+
+    def inverse(self, y: Scales) -> Scales:
+        wide = [(1, -1) + (1,) * (each.ndim - 2) for each in y]
+        return tuple(
+            (each - bias.view(w)) * (-log_scale).exp().view(w)
+            for each, log_scale, bias, w in zip(y, self.log_scale, self.bias, wide, strict=True)
+        )
+
+
+class Coupling(nn.Module):
+    """Affine coupling of two halves of the channels, in the order of marco-rudolph/cs-flow, freia_funcs.py.
+
+        a2, b2 = s2(x2)    y1 = exp(c(a2)) * x1 + b2
+        a1, b1 = s1(y1)    y2 = exp(c(a1)) * x2 + b1
+
+    c: `soft_clamp`. s1, s2: modules that map a tuple of halves [B,C/2,...] to a tuple [B,C,...], a beside b. logdet:
+    the sum of c(a1) and c(a2). The authors clamp y to +-1e6, too; here what is not finite is an error of the system.
+    """
+
+    def __init__(self, s1: nn.Module, s2: nn.Module, alpha: float = 3.0):
+        super().__init__()
+        self.s1, self.s2, self.alpha = s1, s2, alpha
+
+    def forward(self, x: Scales) -> tuple[Scales, Tensor]:
+        x1, x2 = zip(*(each.chunk(2, 1) for each in x), strict=True)
+        y1, first = self._scaled(x1, self.s2(x2))
+        y2, second = self._scaled(x2, self.s1(y1))
+        return tuple(torch.cat(both, 1) for both in zip(y1, y2, strict=True)), first + second
+
+    def inverse(self, y: Scales) -> Scales:
+        y1, y2 = zip(*(each.chunk(2, 1) for each in y), strict=True)
+        x2 = self._unscaled(y2, self.s1(y1))
+        x1 = self._unscaled(y1, self.s2(x2))
+        return tuple(torch.cat(both, 1) for both in zip(x1, x2, strict=True))
+
+    def _scaled(self, x: Scales, ab: Scales) -> tuple[Scales, Tensor]:
+        y, logdet = [], x[0].new_zeros(len(x[0]))
+        for each, (a, b) in zip(x, (both.chunk(2, 1) for both in ab), strict=True):
+            c = soft_clamp(a, self.alpha)
+            y.append(c.exp() * each + b)
+            logdet = logdet + c.flatten(1).sum(1)
+        return tuple(y), logdet
+
+    def _unscaled(self, y: Scales, ab: Scales) -> Scales:
+        halves = (both.chunk(2, 1) for both in ab)
+        return tuple((each - b) * (-soft_clamp(a, self.alpha)).exp() for each, (a, b) in zip(y, halves, strict=True))
+
+
+class Flow(nn.Sequential):
+    """Steps one after the other; forward adds up their log-determinants, inverse goes back."""
+
+    def forward(self, x: Scales) -> tuple[Scales, Tensor]:
+        total = x[0].new_zeros(len(x[0]))
+        for step in self:
+            x, logdet = step(x)
+            total = total + logdet
+        return x, total
+
+    def inverse(self, z: Scales) -> Scales:
+        for step in reversed(self):
+            z = step.inverse(z)
+        return z
+
+
+class CBAM(nn.Module):
+    """Attention over channels, then over places (Woo et al., ECCV 2018; Jongchan/attention-module, MODELS/cbam.py).
+
+    [B,C,h,w] -> the same: x * sigmoid(M(mean) + M(max)), M: C to C // reduction to C; then x * sigmoid(BN(conv7x7)) of
+    the two planes largest and mean over the channels. The authors' batch norm has momentum 0.01; here it is 0.1, so
+    that the statistics of a short run are its own.
+    """
+
+    def __init__(self, channels: int, reduction: int):
+        super().__init__()
+        self.fc1 = nn.Linear(channels, channels // reduction)
+        self.fc2 = nn.Linear(channels // reduction, channels)
+        self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.channel_gate(x)[:, :, None, None]
+        return x * self.place_gate(x)
+
+    def channel_gate(self, x: Tensor) -> Tensor:
+        """[B,C] in 0..1."""
+        pooled = torch.stack((x.mean((2, 3)), x.amax((2, 3))))
+        return self.fc2(F.relu(self.fc1(pooled))).sum(0).sigmoid()
+
+    def place_gate(self, x: Tensor) -> Tensor:
+        """[B,1,h,w] in 0..1."""
+        planes = torch.stack((x.amax(1), x.mean(1)), 1)
+        return self.norm(self.spatial(planes)).sigmoid()

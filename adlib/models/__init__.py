@@ -8,6 +8,11 @@ from adlib.common.errors import check_names
 SYSTEMS = {
     "simplenet": "adlib.models.simplenet.SimpleNet",
     "draem": "adlib.models.draem.Draem",
+    "validflow": "adlib.models.validflow.ValidFlow",
+    "csflow": "adlib.models.csflow.CSFlow",
+    "differnet": "adlib.models.differnet.DifferNet",
+    "mahalanobis": "adlib.models.mahalanobis.Mahalanobis",
+    "nearest_neighbour": "adlib.models.nearest_neighbour.NearestNeighbour",
 }
 
 

@@ -23,6 +23,17 @@ CONFIG = {
 }
 
 
+# The systems on features at three scales, and what makes each of them small.
+THREE_SCALES = {"image_size": 128, "backbone": "tf_efficientnet_lite0"}
+FLOWS = {
+    "validflow": {"hidden": 8, "blocks": 1, "epochs": 2, "learning_rate": 1e-3},
+    "csflow": {"hidden": 8, "blocks": 2, "epochs": 2, "learning_rate": 1e-3, "adam_eps": 1e-8},
+    "differnet": {"hidden": 16, "blocks": 2, "epochs": 2, "rotations": 2, "learning_rate": 1e-3},
+    "mahalanobis": {},
+    "nearest_neighbour": {},
+}
+
+
 def picture(i: int, defect: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """uint8 RGB [72,72,3] and its mask uint8 [72,72]."""
     rng = np.random.default_rng(i)

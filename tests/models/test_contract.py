@@ -4,9 +4,11 @@ import dataclasses
 import functools
 import typing
 
+import made
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from adlib import models
 from adlib.common.errors import UserError
@@ -25,13 +27,18 @@ SMALL = {
         "anomaly_probability": 1.0,
         "rotate_probability": 0.0,
     },
-}
+} | {name: {**made.THREE_SCALES, **more} for name, more in made.FLOWS.items()}
 
 
 def make(name: str) -> Detector:
     detector_class, config_class = models.get(name)
     torch.manual_seed(0)
     return detector_class(config_class.from_dict(SMALL[name]))
+
+
+def sized(detector: Detector, images: torch.Tensor) -> torch.Tensor:
+    """Pictures of 64 pixels at the system's side."""
+    return F.interpolate(images, size=2 * (detector.config.image_size,))
 
 
 def normal_images(n: int, size: int = 64) -> torch.Tensor:
@@ -60,7 +67,7 @@ def _trained(name: str) -> Detector:
         detector.equip(bank, "cpu")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        out = detector.embed(normal_images(8))
+        out = detector.embed(sized(detector, normal_images(8)))
     arrays = [o.numpy() for o in (out if isinstance(out, tuple) else (out,))]
     embeddings = Embeddings([arrays], single=not isinstance(out, tuple))
     detector.prepare(embeddings, generator)
@@ -77,7 +84,7 @@ def _trained(name: str) -> Detector:
 
 def scores_of(detector: Detector, images: torch.Tensor):
     with torch.inference_mode():
-        return detector.score(detector.embed(images))
+        return detector.score(detector.embed(sized(detector, images)))
 
 
 def test_scores_have_the_promised_shape_and_are_finite(trained):
@@ -97,13 +104,14 @@ def test_a_planted_defect_scores_higher_than_normal(trained):
     found = scores_of(trained, images)
     assert found.image[1] > found.image[0]
     if found.map is not None:
-        maps = torch.nn.functional.interpolate(found.map[:, None], size=(64, 64), mode="bilinear")[:, 0]
+        maps = F.interpolate(found.map[:, None], size=(64, 64), mode="bilinear")[:, 0]
         assert maps[1, 25:35, 25:35].mean() > maps[1, 50:, 50:].mean()
 
 
 def test_a_score_does_not_depend_on_the_rest_of_the_batch(trained):
     """Batch and single image agree up to the rounding of differently blocked convolutions."""
     images = normal_images(4)
+    images[:, :, 20:40, 20:40] = torch.rand(4, 3, 20, 20, generator=torch.Generator().manual_seed(1))
     whole = scores_of(trained, images).image
     single = torch.cat([scores_of(trained, images[i : i + 1]).image for i in range(4)])
     torch.testing.assert_close(whole, single, atol=1e-5, rtol=1e-5)

@@ -1,5 +1,6 @@
 """Elongated pictures with thin cracks, padded and in tiles, through every system: trained, measured, predicted."""
 
+import math
 from pathlib import Path
 
 import made
@@ -20,15 +21,15 @@ from adlib.views import Views
 SMALL = {
     "simplenet": {k: v for k, v in made.CONFIG.items() if k != "resize_mode"} | {"epochs": 2},
     "draem": {"image_size": 64, "epochs": 1, "reconstruction_width": 4, "segmentation_width": 4},
-}
+} | {name: {**made.THREE_SCALES, **more} for name, more in made.FLOWS.items()}
 NAMES = [*SMALL, *(stub.__name__ for stub in stubs.STUBS)]
-WITHOUT_MAP = ("LossAndFit", "TwoOptimisers", "ManyViews")
+WITHOUT_MAP = ("LossAndFit", "TwoOptimisers", "ManyViews", "differnet", "mahalanobis", "nearest_neighbour")
 MODES = {"pad": {"resize_mode": "pad"}, "tiles": {"resize_mode": "tiles", "stride": 48}}
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    """60 x 150 pixels: padded 26 x 64 at side 64, or 64 x 160 in tiles; the last test picture stands upright."""
+    """60 x 150 pixels: padded 26 x 64 at side 64, or 64 x 160 in tiles; the last test picture is upright."""
     root = tmp_path_factory.mktemp("elongated")
     made.folder_dataset(root, train=10, normal=3, anomalous=3, category="cracks", draw=made.elongated)
     upright = root / "folder" / "cracks" / "test" / "normal" / "002.png"
@@ -43,8 +44,14 @@ def registered(pictures, monkeypatch):
     monkeypatch.setenv("ADLIB_DATA", str(pictures))
 
 
+def side_of(name: str) -> int:
+    return SMALL.get(name, {}).get("image_size", 64)
+
+
 def run_of(name: str, mode: str, **config):
     config = SMALL.get(name, {"eval_every": 0, "batch_size": 4}) | MODES[mode] | config
+    if mode == "tiles":
+        config["stride"] = 3 * side_of(name) // 4
     return adlib.reproduce(name, "folder", ["cracks"], [0], config, "cpu").runs[0]
 
 
@@ -63,16 +70,18 @@ def test_a_system_trains_and_predicts_its_own_scores(name, mode):
     np.testing.assert_allclose(again.score, run.scores.score, atol=1e-3 * run.scores.score.abs().max())
     assert len(run.scores) == 6
     assert (run.maps is None) == (name in WITHOUT_MAP)
-    assert run.record["protocol"]["metric_size"] == {"pad": 64, "tiles": 160}[mode]
+    side, height = side_of(name), {64: 26, 128: 51}[side_of(name)]
+    assert run.record["protocol"]["metric_size"] == {"pad": side, "tiles": 5 * side // 2}[mode]
     if run.maps is not None:
-        shapes = {"pad": [(26, 64), (64, 26)], "tiles": [(64, 160), (160, 64)]}[mode]
+        wide = {"pad": (height, side), "tiles": (side, 5 * side // 2)}[mode]
+        shapes = [wide, wide[::-1]]
         assert [again["map"][i].shape for i in (0, 2)] == shapes
         assert np.isnan(run.maps[0, :19]).all()
         assert np.isnan(run.maps[2, :, :19]).all()
-        assert np.isfinite(run.maps[0, 19:45]).all()
+        assert np.isfinite(run.maps[0, 20:44]).all()
         assert all(np.isfinite(run.record["metrics"][m]) for m in ("pixel_auroc", "pixel_ap", "aupro@0.3"))
         pixels = run.record["per_category"]["cracks"]["pixel"]["n_pixels"]
-        assert pixels == 6 * {"pad": 26 * 64, "tiles": 64 * 160}[mode]
+        assert pixels == 6 * math.prod(wide)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,7 +93,7 @@ def test_pooling_the_cells_is_the_image_score(name):
     if name == "MemoryBank":
         detector.bank = torch.randn(5, detector.backbone.channels[0])
     with torch.inference_mode():
-        out = detector.score(detector.embed(torch.rand(2, 3, 64, 64)))
+        out = detector.score(detector.embed(torch.rand(2, 3, side_of(name), side_of(name))))
     cells = out.map if out.cells is None else out.cells
     if cells is not None:
         torch.testing.assert_close(detector.pool(cells), out.image)
