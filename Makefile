@@ -34,7 +34,7 @@ reproduce: install  ## every paper in a reduced setting on embedded data; prints
 	$(BIN)/python -m adlib batch batch/quick.yml
 
 test: install  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: install  ## the tests that take minutes, and those that need SLURM where it is installed
 	$(BIN)/python -m pytest -m "slow or slurm"

@@ -6,6 +6,9 @@ import os
 import signal
 from pathlib import Path
 
+# one thread each, before torch is imported: several tests at a time would otherwise wait for each other's threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import made
 import numpy as np
 import pytest
