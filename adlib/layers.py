@@ -234,5 +234,8 @@ class CBAM(nn.Module):
 
     def place_gate(self, x: Tensor) -> Tensor:
         """[B,1,h,w] in 0..1."""
-        planes = torch.stack((x.amax(1), x.mean(1)), 1)
-        return self.norm(self.spatial(planes)).sigmoid()
+        seen = self.spatial(torch.stack((x.amax(1), x.mean(1)), 1))
+        if self.training and seen.numel() == 1:  # one image and one place have no statistics of their own
+            norm = self.norm
+            return F.batch_norm(seen, norm.running_mean, norm.running_var, norm.weight, norm.bias).sigmoid()
+        return self.norm(seen).sigmoid()

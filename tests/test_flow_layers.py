@@ -190,6 +190,12 @@ def test_cbam_equals_the_authors(golden):
     np.testing.assert_allclose(cbam(x).detach().numpy(), g["cbam_output"], **EXACT)
 
 
+def test_cbam_learns_from_one_image_of_one_place():
+    """The last batch may hold one image, whose coarsest map may have one place: no batch statistics exist."""
+    cbam = CBAM(4, 2).train()
+    assert torch.isfinite(cbam(torch.rand(1, 4, 1, 1))).all()
+
+
 def test_cbam_of_zero_weights_quarters_its_input():
     """Both gates are sigmoid(0) = 1/2: by hand, 1/4 of the input."""
     cbam = CBAM(4, 2).eval()

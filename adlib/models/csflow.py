@@ -107,6 +107,29 @@ def dimensions(z: Scales) -> int:
     return sum(each[0].numel() for each in z)
 
 
+def transformed(flow: Flow, x: Scales, step: int) -> tuple[Scales, Tensor]:
+    """z and logdet of a training step. Raises UserError that names the step and the first layer that is not finite."""
+    z, logdet = flow(x)
+    if _finite(z, logdet):
+        return z, logdet
+    with torch.no_grad():
+        culprit = "the features" if not _finite(x) else _first_broken(flow, x)
+    raise UserError(f"step {step}: {culprit} are not finite; lower learning_rate or clamp, or check the images")
+
+
+def _first_broken(flow: Flow, x: Scales) -> str:
+    """The first layer whose output is not finite, in words."""
+    for i, layer in enumerate(flow):
+        x, logdet = layer(x)
+        if not _finite(x, logdet):
+            return f"values of layer flow.{i} ({type(layer).__name__})"
+    return "values"
+
+
+def _finite(x: Scales, *more: Tensor) -> bool:
+    return all(bool(torch.isfinite(each).all()) for each in (*x, *more))
+
+
 class CSFlow(base.Detector):
     """Features at three scales -> couplings -> z. Image score: mean of z^2 / 2 over all dimensions of all scales; map:
     mean of z^2 over the channels of the finest scale.
@@ -126,7 +149,7 @@ class CSFlow(base.Detector):
             )
         self.flow = Flow(*self.steps(channels))
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))  # training steps, for error messages
-        self.register_load_state_dict_post_hook(_check_loaded)
+        self.register_load_state_dict_post_hook(check_loaded)
 
     def steps(self, channels: int) -> Iterable[nn.Module]:
         """The flow's steps in order: a permutation before each coupling."""
@@ -138,7 +161,7 @@ class CSFlow(base.Detector):
 
     @property
     def protocol(self) -> dict:
-        return {"image_score": "mean of z^2 / 2 over all dimensions of the three scales", "smoothing": "none"}
+        return {"image_score": "mean of z^2/2 over all dimensions", "smoothing": "none"}
 
     def optimizers(self, steps_per_epoch: int, total_steps: int) -> list[tuple]:
         c = self.config
@@ -146,23 +169,10 @@ class CSFlow(base.Detector):
 
     def loss(self, batch: Scales, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean of eq. (3) over images and dimensions (cs-flow utils.py, get_loss); may be negative."""
-        z, logdet = self.flow(batch)
-        if not torch.isfinite(logdet).all() or not all(torch.isfinite(each).all() for each in z):
-            raise UserError(f"step {int(self.done) + 1}: {self.culprit(batch)}; lower learning_rate or clamp")
         self.done += 1
+        z, logdet = transformed(self.flow, batch, int(self.done))
         nll = negative_log_likelihood(z, logdet) / dimensions(z)
         return {"total": nll.mean(), "logdet": (logdet / dimensions(z)).mean()}
-
-    @torch.no_grad()
-    def culprit(self, x: Scales) -> str:
-        """Which step of the flow is the first whose output is not finite, in words."""
-        if not all(torch.isfinite(each).all() for each in x):
-            return "the features are not finite"
-        for i, step in enumerate(self.flow):
-            x, logdet = step(x)
-            if not torch.isfinite(logdet).all() or not all(torch.isfinite(each).all() for each in x):
-                return f"layer flow.{i} ({type(step).__name__}) gives values that are not finite"
-        return "values are not finite"
 
     def pool(self, cells: Tensor, valid: Tensor | None = None) -> Tensor:
         """Their mean, of the valid ones."""
@@ -181,7 +191,7 @@ class CSFlow(base.Detector):
         return Scores(self.pool(cells), z[0].square().mean(1), cells)
 
 
-def _check_loaded(module: nn.Module, _) -> None:
+def check_loaded(module: nn.Module, _) -> None:
     """Stored weights that are not finite would score everything alike."""
     for name, value in module.flow.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():

@@ -23,7 +23,7 @@ from adlib.layers import Coupling, Flow, Permutation
 from adlib.models import base, multiscale
 from adlib.models.base import Scores, adam
 from adlib.models.config import LARGEST_SIDE, MOST_EPOCHS, setting
-from adlib.models.csflow import negative_log_likelihood
+from adlib.models.csflow import check_loaded, negative_log_likelihood, transformed
 from adlib.models.multiscale import SCALES, Pyramid, means
 
 ALEXNET = "alexnet"  # torchvision's; timm has none
@@ -111,6 +111,8 @@ class DifferNet(base.Detector):
             steps.append(Permutation(width, 1, seed=k))
             steps.append(Coupling(*(Dense(width // 2, config.hidden) for _ in range(2)), config.clamp))
         self.flow = Flow(*steps)
+        self.register_buffer("done", torch.zeros((), dtype=torch.int64))  # training steps, for error messages
+        self.register_load_state_dict_post_hook(check_loaded)
 
     @property
     def protocol(self) -> dict:
@@ -133,7 +135,8 @@ class DifferNet(base.Detector):
         shape = (len(batch), self.config.draws)
         angles = torch.randint(batch.shape[1], shape, generator=generator, device=batch.device)
         rows = batch.gather(1, angles[..., None].expand(-1, -1, batch.shape[2])).flatten(0, 1)
-        z, logdet = self.flow((rows,))
+        self.done += 1
+        z, logdet = transformed(self.flow, (rows,), int(self.done))
         nll = negative_log_likelihood(z, logdet) / rows.shape[1]
         return {"total": nll.mean(), "logdet": logdet.mean() / rows.shape[1]}
 

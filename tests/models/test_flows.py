@@ -256,7 +256,7 @@ def test_values_that_are_not_finite_name_step_and_layer():
     detector.loss(maps(), None)
     with torch.no_grad():
         detector.flow[3].s1.out[0].bias.fill_(torch.inf)
-    with pytest.raises(UserError, match=r"step 3: layer flow\.3 \(Coupling\) gives values that are not finite"):
+    with pytest.raises(UserError, match=r"step 3: values of layer flow\.3 \(Coupling\) are not finite"):
         detector.loss(maps(), None)
     broken = (maps()[0] * torch.nan, *maps()[1:])
     with pytest.raises(UserError, match="the features are not finite"):
