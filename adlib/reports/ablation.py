@@ -28,6 +28,10 @@ SPOKEN = {
     "layers=[3]": "coarse level only",
     "noise_relative=0.1": "sigma 0.1 x spread",
     "noise_relative=1.0": "sigma 1 x spread",
+    "actnorm=False": "no ActNorm",
+    "cbam_fb=False": "no CBAM in FB",
+    "cross13=False": "no extra branches in FB",
+    "cbam_fb=False, cross13=False": "neither CBAM nor extra branches in FB",
 }
 
 
