@@ -20,10 +20,15 @@ TINY = {"backbone": "tf_efficientnet_lite0", "image_size": 64, "resize": None, "
 TINY |= {"noise_relative": 0.5, "eval_every": 1}
 SMOKE = {"dataset": "textures", "categories": ["brick"], "seeds": [0], "config": TINY, "device": "cpu"}
 DRAEM = {"image_size": 64, "reconstruction_width": 4, "segmentation_width": 4, "learning_rate": 1e-3, "epochs": 2}
+FLOW_STEPS = {"hidden": 8, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
+FLOW = {"backbone": "tf_efficientnet_lite0", "image_size": 128, "blocks": 1} | FLOW_STEPS
 # smallest parameters of each notebook; a notebook that is not named here runs with SMOKE
 SMALL = {
     "03_simplenet_ablation": SMOKE | {"grid": {"loss": ["ce"]}, "investigation": {"epochs": [1]}},
     "04_draem": SMOKE | {"config": DRAEM},
+    "05_validflow": SMOKE | {"config": FLOW, "rivals": {"csflow": FLOW_STEPS, "mahalanobis": {}}},
+    "05_validflow_ablation": SMOKE
+    | {"config": FLOW, "grid": {"blocks": [2]}, "investigation": {"layer": ["blocks.4"]}},
     "run": SMOKE | {"method": "simplenet"},
 }
 SHAPED = ("03_simplenet", "04_draem")  # executed with these, too

@@ -49,9 +49,11 @@ def write_plan(file: str | Path, work: list[Item], reports: list[Item], cluster:
 
 
 def needs(report: Item, work: list[Item]) -> list[Item]:
-    """The work items whose sheets a report waits for: those of the method in its notebook's name, else all."""
-    notebook = Path(report.notebook).stem
-    named = [item for item in work if item.parameters["method"] in notebook]
+    """The work items whose sheets a report waits for: those of the method in its notebook's name, and of the methods
+    that its parameter `rivals` names; else all.
+    """
+    notebook, rivals = Path(report.notebook).stem, report.parameters.get("rivals") or {}
+    named = [item for item in work if item.parameters["method"] in notebook or item.parameters["method"] in rivals]
     return named or work
 
 

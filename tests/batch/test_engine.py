@@ -47,6 +47,13 @@ def test_a_report_waits_for_the_runs_of_its_own_method():
     assert len(engine.needs(batch.Item("b", "notebooks/06_comparison.ipynb", {}), work)) == 2
 
 
+def test_a_report_waits_for_the_rivals_that_it_names():
+    """A notebook that shows other systems beside its own finds their runs finished, whatever the order of the file."""
+    work = [batch.Item(m, "", {"method": m}, runs=("x",)) for m in ("validflow", "csflow", "draem")]
+    report = batch.Item("a", "notebooks/05_validflow.ipynb", {"rivals": {"csflow": {}}})
+    assert [w.name for w in engine.needs(report, work)] == ["validflow", "csflow"]
+
+
 def test_a_lock_makes_the_second_wait_and_names_the_first(tmp_path):
     """The holder's process id is told once; the second goes on when the first lets go."""
     path, told = tmp_path / "lock", threading.Event()

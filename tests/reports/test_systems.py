@@ -1,0 +1,51 @@
+"""Systems side by side: every seed, and the others' names as the papers print them."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+
+from adlib.reports import systems
+
+
+def runs_of(**values):
+    """Runs by seed: category = image AUROC of each seed."""
+    count = len(next(iter(values.values())))
+    records = [
+        {"seed": k, "per_category": {c: {"metrics": {"image_auroc": v[k]}} for c, v in values.items()}}
+        for k in range(count)
+    ]
+    return [SimpleNamespace(record=record) for record in records]
+
+
+def test_names_are_those_of_the_papers():
+    """A registered name becomes the printed one; any other text stays."""
+    assert systems.name_of("csflow") == "CS-Flow"
+    assert systems.name_of("nearest_neighbour") == "1-NN"
+    assert systems.name_of("ValidFlow after one step") == "ValidFlow after one step"
+
+
+def test_only_what_both_have_is_compared():
+    """Two seeds against two: 0.9 and 0.8 beside 0.7 and 0.85; a category that the rival lacks is left out."""
+    found = systems.against(runs_of(bottle=[0.9, 0.8], screw=[0.6, 0.6]), {"csflow": runs_of(bottle=[0.7, 0.85])})
+    assert found.to_dict("records") == [
+        {"category": "bottle", "seed": s, "rival": "CS-Flow", "metric": "image_auroc", "value": v, "ours": o}
+        for s, v, o in ((0, 0.7, 0.9), (1, 0.85, 0.8))
+    ]
+    assert "strongest rival (CS-Flow) 77.5 %: +7.5 points on average, ahead in 1 of 2 seeds" in sections.shows(
+        ours, found
+    )
+
+
+def test_the_table_has_ours_first_and_the_mean_over_seeds():
+    """In percent: 90 and 80 have the mean 85."""
+    table = systems.table(runs_of(bottle=[0.9, 0.8]), {"csflow": runs_of(bottle=[0.7, 0.85])})
+    assert list(table.columns) == ["seed 0", "seed 1", "mean"]
+    assert table.index.get_level_values("system").tolist() == ["ours", "CS-Flow"]
+    assert table.loc[("bottle", "image AUROC", "ours")].tolist() == [90.0, 80.0, 85.0]
+
+
+def test_nothing_to_compare_is_an_empty_table():
+    """Other categories: no row, and no sentence."""
+    found = systems.against(runs_of(bottle=[0.9]), {"csflow": runs_of(screw=[0.9])})
+    assert isinstance(found, pd.DataFrame)
+    assert not len(found)
