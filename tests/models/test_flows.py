@@ -241,6 +241,16 @@ def test_a_defect_in_the_features_scores_higher():
     assert torch.equal(after.map.flatten(1).amax(1), inside)
 
 
+@pytest.mark.parametrize("cls", [CSFlow, ValidFlow])
+def test_one_training_image_is_enough_to_train_on(cls):
+    """Also where its coarsest map is a single place, of which no deviation is known."""
+    one = [each[:, :, :s, :s].numpy() for each, s in zip(maps(1), (4, 2, 1), strict=True)]
+    detector = tiny(cls, epochs=2)
+    history = Training(detector, Embeddings([one], single=False), seed=0).run()
+    assert history.total.notna().all()
+    assert torch.isfinite(detector.score(tuple(torch.from_numpy(each) for each in one)).image).all()
+
+
 def test_training_lowers_the_loss_of_both_flows():
     """Both learn a density of the same features."""
     embedded = Embeddings([[each.numpy() for each in maps(32)]], single=False)

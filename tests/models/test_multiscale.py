@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from adlib.common.errors import UserError
-from adlib.embeddings import Embeddings
+from adlib.common.paths import cache_root
+from adlib.embeddings import Embeddings, embeddings
 from adlib.models import mahalanobis, multiscale, nearest_neighbour
 from adlib.models.csflow import CSFlow
 from adlib.models.multiscale import Pyramid
@@ -75,6 +76,39 @@ def test_b5_is_cut_and_padded_as_published():
         found, theirs = multiscale.Features.forward(pyramid, small)[0], plain(small)[0]
     assert found.shape == theirs.shape == (1, 304, 12, 12)
     assert (found - theirs).norm() > 1e-3 * theirs.norm()
+
+
+@pytest.mark.parametrize("layer", ["blocks.9", "head", "5"])
+def test_a_layer_that_the_backbone_does_not_have_is_one_sentence(layer):
+    """What was asked for, of which network."""
+    with pytest.raises(UserError, match=f"{LITE}.*{layer}") as error:
+        Pyramid(LITE, layer)
+    assert "\n" not in str(error.value)
+
+
+def test_features_of_another_backbone_or_layer_are_never_taken_for_these(tmp_path):
+    """The cache is found by weights, layer and making: another layer computes its own features."""
+    pictures = np.random.default_rng(0).integers(0, 255, (3, 3, 128, 128), dtype=np.uint8)
+    shapes = {}
+    for layer in ("blocks.5", "blocks.4"):
+        config = CSFlow.Config(backbone=LITE, image_size=128, layer=layer, hidden=4, blocks=1)
+        found = embeddings(CSFlow(config), pictures, "pictures").take([0, 1, 2])
+        shapes[layer] = [tuple(each.shape) for each in found]
+    assert shapes["blocks.5"][0] == (3, 192, 4, 4)
+    assert shapes["blocks.4"][0] == (3, 112, 8, 8)
+
+
+def test_cached_features_are_halves_and_a_truncated_file_is_made_again():
+    """float16 on disk, float32 in use; a file that lost its end is not read, but computed again."""
+    pictures = np.random.default_rng(0).integers(0, 255, (3, 3, 128, 128), dtype=np.uint8)
+    detector = CSFlow(CSFlow.Config(backbone=LITE, image_size=128, hidden=4, blocks=1))
+    first = embeddings(detector, pictures, "pictures").take([0, 1, 2])
+    (path,) = cache_root().glob("features/*/map0.npy")
+    assert np.load(path).dtype == np.float16
+    path.write_bytes(path.read_bytes()[:-100])
+    again = embeddings(detector, pictures, "pictures").take([0, 1, 2])
+    assert all(each.dtype == torch.float32 for each in first)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 def test_means_of_places():
