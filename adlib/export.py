@@ -112,15 +112,14 @@ def _traced(graph: Graph, side: int, outputs: tuple[str, ...]):
     """torch.onnx.ONNXProgram with a free batch size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own tracing, about itself
-        return torch.onnx.export(
-            graph,
-            (torch.rand(2, 3, side, side),),
-            input_names=["image"],
-            output_names=list(outputs),
-            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
-            dynamo=True,
-            verbose=False,
-        )
+        sample, free = (torch.rand(2, 3, side, side),), {"image": {0: torch.export.Dim("batch")}}
+        try:
+            program = torch.export.export(graph, sample, dynamic_shapes=free)
+        except (
+            torch._dynamo.exc.UserError
+        ):  # len() of a tensor is a constant to it, but not to the strict tracer
+            program = torch.export.export(graph, sample, dynamic_shapes=free, strict=True)
+        return torch.onnx.export(program, input_names=["image"], output_names=list(outputs), dynamo=True, verbose=False)
 
 
 def metadata(run, geometry: Geometry) -> dict:
