@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import adlib
-from adlib import export, models
+from adlib import evaluation, export, models
 from adlib.__main__ import main
 from adlib.models import base
 
