@@ -107,6 +107,22 @@ def test_differnet_has_the_published_size(on_meta):
     assert count(differnet.AlexNetPyramid(pretrained=False).features) == 2_469_696
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("cls", "changes"), [(CSFlow, {"blocks": 6}), (ValidFlow, {})])
+def test_the_full_nets_score_and_take_a_step(cls, changes):
+    """370 and 163 million parameters on small maps: finite scores, and a step that changes them; 6 GB."""
+    torch.manual_seed(0)
+    detector = cls(cls.Config(**changes), backbone=Three(304))
+    g = torch.Generator().manual_seed(0)
+    x = tuple(torch.randn(2, 304, s, s, generator=g) for s in (4, 2, 1))
+    terms = detector.train().step(x, detector.optimizers(1, 1), g)
+    with torch.no_grad():
+        after = detector.eval().score(x)
+    assert torch.isfinite(terms["total"])
+    assert torch.isfinite(after.image).all()
+    assert any(step.s1.gamma[0] != 0 for step in detector.flow if isinstance(step, Coupling))
+
+
 def test_the_cross_scale_network_equals_the_authors(golden):
     """Three scales that exchange, gamma not zero."""
     g = golden("flow")
