@@ -115,9 +115,7 @@ def _traced(graph: Graph, side: int, outputs: tuple[str, ...]):
         sample, free = (torch.rand(2, 3, side, side),), {"image": {0: torch.export.Dim("batch")}}
         try:
             program = torch.export.export(graph, sample, dynamic_shapes=free)
-        except (
-            torch._dynamo.exc.UserError
-        ):  # len() of a tensor is a constant to it, but not to the strict tracer
+        except torch._dynamo.exc.UserError:  # len() of a tensor is a constant to it, but not to the strict tracer
             program = torch.export.export(graph, sample, dynamic_shapes=free, strict=True)
         return torch.onnx.export(program, input_names=["image"], output_names=list(outputs), dynamo=True, verbose=False)
 

@@ -23,7 +23,7 @@ from adlib.common.paths import PROJECT
 from adlib.data.inspection import describe
 from adlib.data.inspection.verify import verify
 from adlib.figures.front import found_and_missed
-from adlib.reports import ablation, tables
+from adlib.reports import ablation, published, systems, tables
 from adlib.runs import proof
 
 KEPT = ("scores.csv", "history.csv", "replicates.npz")  # all but the weights and the maps
@@ -64,7 +64,9 @@ def collect(batches: Iterable[str | Path] = BATCHES, reference: Path | None = No
 
 
 def runs_behind(item: Item) -> list[runs.Run]:
-    """The finished runs that a report shows, of an ablation those of its variants too; none for a page on data."""
+    """The finished runs that a report shows, of an ablation those of its variants too, of a page with rivals theirs;
+    none for a page on data.
+    """
     method = Path(item.notebook).stem.partition("_")[2].removesuffix("_ablation")
     if method not in models.SYSTEMS:
         return []
@@ -75,6 +77,8 @@ def runs_behind(item: Item) -> list[runs.Run]:
     chosen = (method, parameters["dataset"], parameters["categories"], parameters["seeds"])
     load = functools.cache(data.load)
     plans = [plan for config in configs for plan in runs.plans(*chosen, config, load=load)]
+    for rival, config in systems.rivals(parameters["config"], parameters.get("rivals") or {}):
+        plans += runs.plans(rival, *chosen[1:], config, load=load)
     folders = dict.fromkeys(plan.folder for plan in plans)
     return [runs.load(folder) for folder in folders if folder.is_dir() and proof.finished(folder)]
 
@@ -204,7 +208,8 @@ def _picture(finished: list[runs.Run], stem: Path) -> None:
     """Each method's maps of the first seed's run on PICTURE; nothing where none was run."""
     shown: dict[str, runs.Run] = {}
     for run in finished:
-        if (run.record["dataset"], run.record["category"]) == PICTURE and run.maps is not None:
+        own = published.paper_of(run.record["method"]) is not None
+        if own and (run.record["dataset"], run.record["category"]) == PICTURE and run.maps is not None:
             shown.setdefault(pages.NAMES.get(run.record["method"], run.record["method"]), run)
     if shown:
         figures.save(found_and_missed(shown, PICTURE[1]), stem)

@@ -25,9 +25,9 @@ FRONT = (
     ("simplenet", "mtd", "all"),
     ("draem", "mvtec_ad", "bottle"),
     ("draem", "mvtec_ad", "screw"),
-    ("draem", "textures", "average"),
+    ("validflow", "mtd", "all"),
 )
-NAMES = {"simplenet": "SimpleNet", "draem": "DRAEM", "mvtec_ad": "MVTec AD", "mtd": "MTD"}
+NAMES = {"simplenet": "SimpleNet", "draem": "DRAEM", "validflow": "ValidFlow", "mvtec_ad": "MVTec AD", "mtd": "MTD"}
 # README's three pages to begin with: executed notebook, what it is about
 START = {
     "00_data": "**The data.** What defects look like, and what brightness alone gives away.",

@@ -1,8 +1,11 @@
 """Several systems on the same pictures and features: every seed's numbers side by side."""
 
+import dataclasses
+
 import pandas as pd
 
 from adlib.metrics.names import label
+from adlib.models import multiscale
 from adlib.reports import published
 
 SHOWN = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3")
@@ -13,6 +16,19 @@ def name_of(method: str) -> str:
     table = published.systems()
     found = table.system[table.method == method]
     return found.iloc[0] if len(found) else method
+
+
+def rivals(config: dict, changes: dict[str, dict]) -> list[tuple[str, dict]]:
+    """(method, config) of what a page of paper 05 shows beside ValidFlow: the rivals on the features of its config, each
+    with its own changes, and ValidFlow itself after one step. None without rivals.
+
+    config: ValidFlow's, as changes of the paper's setting; changes: {method: its own changes}.
+    """
+    training = {"epochs", "steps", "batch_size", "eval_every"}
+    common = {field.name for field in dataclasses.fields(multiscale.Config)} - training
+    shared = {name: value for name, value in config.items() if name in common}
+    found = [(method, shared | own) for method, own in changes.items()]
+    return [*found, ("validflow", config | {"epochs": None, "steps": 1})] if found else []
 
 
 def against(runs, others: dict) -> pd.DataFrame:

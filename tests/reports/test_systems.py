@@ -46,3 +46,15 @@ def test_nothing_to_compare_is_an_empty_table():
     found = systems.against(runs_of(bottle=[0.9]), {"csflow": runs_of(screw=[0.9])})
     assert isinstance(found, pd.DataFrame)
     assert not len(found)
+
+
+def test_rivals_share_the_features_and_nothing_else():
+    """Backbone and side of ValidFlow's config; training and widths are their own; last ValidFlow after one step."""
+    config = {"backbone": "b", "image_size": 128, "hidden": 8, "epochs": 5, "batch_size": 4}
+    shared = {"backbone": "b", "image_size": 128}
+    assert systems.rivals(config, {"csflow": {"epochs": 3}, "mahalanobis": {}}) == [
+        ("csflow", shared | {"epochs": 3}),
+        ("mahalanobis", shared),
+        ("validflow", config | {"epochs": None, "steps": 1}),
+    ]
+    assert systems.rivals(config, {}) == []
