@@ -19,8 +19,8 @@ def name_of(method: str) -> str:
 
 
 def rivals(config: dict, changes: dict[str, dict]) -> list[tuple[str, dict]]:
-    """(method, config) of what a page of paper 05 shows beside ValidFlow: the rivals on the features of its config, each
-    with its own changes, and ValidFlow itself after one step. None without rivals.
+    """(method, config) of what a page of paper 05 shows beside ValidFlow: the rivals on the features of its config,
+    each with its own changes, and ValidFlow itself after one step. None without rivals.
 
     config: ValidFlow's, as changes of the paper's setting; changes: {method: its own changes}.
     """
