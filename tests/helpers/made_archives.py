@@ -21,7 +21,9 @@ def zipped(files: dict[str, bytes], top: str = "repository-master/") -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():
-            archive.writestr(top + name, content)
+            archive.writestr(
+                zipfile.ZipInfo(top + name), content
+            )  # of a fixed date, not the hour: the same bytes each time
     return buffer.getvalue()
 
 

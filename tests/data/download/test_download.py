@@ -151,7 +151,9 @@ def test_a_length_announced_too_long_does_no_harm_where_the_checksum_is_right(ta
     assert contents(target) == FILES
 
 
-@pytest.mark.parametrize(("checksum", "says"), [(sha256(GOOD), "sha256"), (None, "no complete zip or tar")])
+@pytest.mark.parametrize(
+    ("checksum", "says"), [(sha256(GOOD), "sha256"), (None, "no complete zip or tar")], ids=["sha256", "none"]
+)
 def test_a_length_announced_too_short_is_noticed(target, checksum, says):
     """The client reads as many bytes as announced, 1,000 too few: the checksum is wrong, the zip has no directory."""
     with serving({"/a": Served(GOOD, lie=-1000)}) as server:
