@@ -153,6 +153,21 @@ def test_kinds_of_defects_are_ranked():
     assert table.found.tolist() == [0.0, 1.0, 0.0]
 
 
+def test_the_hardest_kind_is_named_unless_none_is_hard():
+    """One of 3,000 normal images beats the stain: its AUROC rounds to 1.000, but it is the hardest. Else none is."""
+    scores = pd.DataFrame({"defect": "good", "label": 0, "score": [0.0] * 2999 + [2.0], "decision": 0})
+    of = lambda score: pd.DataFrame({"defect": ["stain"], "label": [1], "score": [score], "decision": [1]})
+    run = lambda score: SimpleNamespace(scores=pd.concat([scores, of(score)]).assign(category="bottle"))
+    assert sections.hardest(run(1.0)).startswith(
+        "Hardest kind: bottle, stain. 100 % of its images are found; its AUROC"
+    )
+    assert "nothing here shows" in sections.hardest(run(3.0))
+    assert (
+        sections.hardest(SimpleNamespace(scores=scores.assign(category="bottle")))
+        == "No kind of defect was in the test."
+    )
+
+
 def test_judged_cells_leave_out_what_was_not_run():
     """One category of fifteen: cable is not in the table; nothing run is a sentence."""
     text = sections.judged_cells(verdict.verdict(fake_runs({("bottle", "image_auroc"): [0.995]}), "simplenet"))

@@ -68,6 +68,10 @@ def kinds(run) -> pd.DataFrame:
     found: share above the threshold, for normal images (AUROC is NaN) the false alarms; AUROC: against all normal
     images of the category.
     """
+    return _kinds(run).round(3)
+
+
+def _kinds(run) -> pd.DataFrame:
     rows = []
     for category, tests in run.scores.groupby("category", sort=False):
         normal = tests[tests.label == 0]
@@ -78,7 +82,22 @@ def kinds(run) -> pd.DataFrame:
             row = {"category": category, "kind": kind, "images": len(images)}
             rows.append(row | {"found": images.decision.mean(), "AUROC": auroc})
     table = pd.DataFrame(rows).sort_values(["category", "AUROC"], kind="stable", na_position="last")
-    return table.set_index(["category", "kind"]).round(3)
+    return table.set_index(["category", "kind"])
+
+
+def hardest(run) -> str:
+    """A sentence: the kind of defect with the lowest AUROC in a run; or that no kind is told apart from the others."""
+    anomalous = _kinds(run).dropna()
+    if not len(anomalous):
+        return "No kind of defect was in the test."
+    hard = anomalous.sort_values("AUROC", kind="stable").iloc[0]
+    if hard.AUROC == 1:
+        return "Every kind has an AUROC of 100 %: nothing here shows what the method misses."
+    category, kind = hard.name
+    return (
+        f"Hardest kind: {category}, {kind}. {100 * hard.found:.0f} % of its images are found; its AUROC is "
+        f"{100 * hard.AUROC:.1f} %."
+    )
 
 
 def changes(run) -> str:
