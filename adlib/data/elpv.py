@@ -2,18 +2,26 @@
 
 Image labels only, no masks. Experts gave a defect probability: 0 is normal, 1 is anomalous; 1/3 and 2/3 are doubt and
 left out. The package has no split: normal cells are split 80/20 by hash, defective ones are all test.
+"elpv?images=200" is a sample of each category, for quick trials.
 """
 
 from importlib.util import find_spec
 from pathlib import Path
 
-from adlib.common.errors import UserError
+from adlib.common.errors import UserError, shown
 from adlib.data.dataset import DataSet, Rules, at_root, official_counts
-from adlib.data.samples import Sample, hashed_split, lines
+from adlib.data.samples import Sample, hashed, hashed_split, lines
+
+FEWEST = 20  # cells of a sample: with fewer, hardly one of a kind would be left
 
 
-def samples(root: Path, category: str, split_seed: int = 0) -> tuple[list[Sample], list[str]]:
-    """Cells of one wafer type, mono or poly, from `labels.csv` (name, probability, type; separated by blanks)."""
+def samples(
+    root: Path, category: str, split_seed: int = 0, images: int | None = None
+) -> tuple[list[Sample], list[str]]:
+    """Cells of one wafer type, mono or poly, from `labels.csv` (name, probability, type; separated by blanks).
+
+    images: only so many of those not in doubt, by hash, each in its part of the whole. UserError below FEWEST.
+    """
     rows = _rows(root)
     cells = {name: round(3 * float(probability)) for name, probability, wafer in rows if wafer == category}
     normal = [name for name, thirds in cells.items() if thirds == 0]
@@ -25,7 +33,18 @@ def samples(root: Path, category: str, split_seed: int = 0) -> tuple[list[Sample
         f"left out as doubtful: {doubt[0]} cells with defect probability 1/3 and {doubt[1]} with 2/3",
         f"no official split: 80 % of the normal cells train, by hash with split_seed={split_seed}; no masks",
     ]
+    if images is not None:
+        listed = _sample(listed, images)
+        notes.append(f"a sample: {len(listed)} cells, by hash, with images={images}")
     return listed, notes
+
+
+def _sample(listed: list[Sample], images: object) -> list[Sample]:
+    """So many of them by hash of their names, in the order of the list."""
+    if not isinstance(images, int) or images < FEWEST:
+        raise UserError(f"elpv images {shown(images)} is no whole number from {FEWEST}; 200 is a quick trial")
+    chosen = set(hashed([s.path.name for s in listed], "sample")[:images])
+    return [s for s in listed if s.path.name in chosen]
 
 
 def _rows(root: Path) -> list[list[str]]:

@@ -191,9 +191,13 @@ def lines(path: Path) -> list[str]:
 
 
 def hashed_split(names: Sequence[str], seed: int, share: float = 0.8) -> set[str]:
-    """The floor(share n) first names in the order of sha256("seed:name"): the training part, the same everywhere."""
-    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
-    return set(order[: int(share * len(names) + 1e-9)])
+    """The floor(share n) first names in the order of `hashed`: the training part, the same everywhere."""
+    return set(hashed(names, seed)[: int(share * len(names) + 1e-9)])
+
+
+def hashed(names: Sequence[str], seed: int | str) -> list[str]:
+    """The names in the order of sha256("seed:name")."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:

@@ -209,6 +209,24 @@ def test_elpv_leaves_the_doubtful_cells_out_and_its_split_follows_the_seed(categ
     assert table.attrs["fingerprint"] != other.attrs["fingerprint"]
 
 
+def test_a_sample_of_elpv_has_so_many_cells_and_keeps_their_parts():
+    """200 of 901 mono cells: training ones train, no doubtful one comes in, and the data's fingerprint is another."""
+    table, sample = data.load("elpv", "mono"), data.load("elpv?images=200", "mono")
+    assert len(sample) == 200
+    part_of = table.set_index("path")[["split", "label"]]
+    assert (part_of.loc[sample.path].to_numpy() == sample[["split", "label"]].to_numpy()).all()
+    assert set(zip(sample.split, sample.label, strict=True)) == {("train", 0), ("test", 0), ("test", 1)}
+    assert sample.attrs["fingerprint"] != table.attrs["fingerprint"]
+    assert "200 cells" in sample.attrs["notes"][-1]
+    assert len(data.load("elpv", "mono", images=2000)) == len(table)
+
+
+@pytest.mark.parametrize("images", ["many", "19", "-5", "1.5"])
+def test_a_sample_of_elpv_that_is_no_number_or_too_small_is_refused(images):
+    with pytest.raises(UserError, match=f"elpv images .*{images}.* is no whole number from 20; 200 is"):
+        data.load(f"elpv?images={images}", "mono")
+
+
 # Official counts.
 
 
