@@ -49,6 +49,26 @@ def ssim(
     return similarity if reduction == "none" else 1 - similarity.mean()
 
 
+def global_ssim(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
+    """1 - structural similarity from the statistics of whole images [B,C,H,W], a scalar, 0 for equal ones.
+
+    Per channel, then the mean over channels and images: luminance (2 mx my + C1) / (mx^2 + my^2 + C1) times
+    (2 sxy + C2) / (sx^2 + sy^2 + C2), which is contrast times structure for C3 = C2 / 2: no root, so a finite gradient
+    at sx = 0. Variances and covariance are divided by N - 1; C1 = (0.01 L)^2, C2 = (0.03 L)^2. Source: paper 01, eqs.
+    (5) to (11) with all exponents 1; it defines neither the covariance nor the constants. Raises UserError.
+    """
+    if x.shape != y.shape or x.ndim != 4:
+        raise UserError(f"ssim compares images of shape [B,C,H,W], not {list(x.shape)} with {list(y.shape)}")
+    x, y = (full_precision(each).flatten(2) for each in (x, y))
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    mx, my = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
+    dx, dy, free = x - mx, y - my, max(1, x.shape[2] - 1)
+    xx, yy, xy = (product.sum(2) / free for product in (dx * dx, dy * dy, dx * dy))
+    mx, my = mx[..., 0], my[..., 0]
+    luminance = (2 * mx * my + c1) / (mx**2 + my**2 + c1)
+    return 1 - (luminance * (2 * xy + c2) / (xx + yy + c2)).mean()
+
+
 def _check_ssim(x: Tensor, y: Tensor, window: int, padding: str, reduction: str) -> None:
     if x.shape != y.shape or x.ndim != 4:
         raise UserError(f"ssim compares images of shape [B,C,H,W], not {list(x.shape)} with {list(y.shape)}")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from adlib.common.errors import UserError
-from adlib.losses import focal, guessed_range, ssim
+from adlib.losses import focal, global_ssim, guessed_range, ssim
 
 
 def pair(size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,3 +151,42 @@ def test_focal_refuses_other_shapes():
         focal(torch.rand(2, 1, 8, 8), torch.zeros(2, 1, 8, 8))
     with pytest.raises(UserError, match="class numbers"):
         focal(torch.rand(2, 2, 8, 8), torch.zeros(2, 1, 4, 4))
+
+
+# Paper 01: eqs. (5) to (11), and the window as other libraries have it.
+
+
+def mae_pairs(golden) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    x, y = (torch.from_numpy(golden("mae")[f"pair_{k}"]).double() for k in "xy")
+    return list(zip(x.split(1), y.split(1), strict=True))
+
+
+def test_global_ssim_is_the_printed_product_of_three_terms(golden):
+    """Noise, contrast, independent and constant pairs; all exponents 1."""
+    ours = [1 - global_ssim(x, y).item() for x, y in mae_pairs(golden)]
+    np.testing.assert_allclose(ours, golden("mae")["ssim_global_channel"], rtol=1e-6)
+
+
+def test_windowed_ssim_equals_scikit_image_and_kornia(golden):
+    ours = [1 - ssim(x, y, padding="valid").item() for x, y in mae_pairs(golden)]
+    np.testing.assert_allclose(ours, golden("mae")["ssim_window_skimage"], rtol=1e-6)
+    np.testing.assert_allclose(ours, golden("mae")["ssim_window_kornia_valid"], rtol=1e-6)
+
+
+def test_global_ssim_by_hand():
+    """Two pixels 0 and 1 against 0.5 and 1: means 0.5, 0.75; variances (N - 1) 0.5, 0.125; covariance 0.25."""
+    x, y = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2), torch.tensor([0.5, 1.0]).view(1, 1, 1, 2)
+    luminance = (2 * 0.375 + 1e-4) / (0.25 + 0.5625 + 1e-4)
+    assert global_ssim(x, y).item() == pytest.approx(1 - luminance * (0.5 + 9e-4) / (0.625 + 9e-4), abs=1e-6)
+    assert global_ssim(x, x).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_global_ssim_of_constant_pictures_has_a_finite_gradient():
+    x, y = torch.full((1, 3, 8, 8), 0.5), torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
+    global_ssim(x, y).backward()
+    assert torch.isfinite(y.grad).all()
+
+
+def test_global_ssim_refuses_other_shapes():
+    with pytest.raises(UserError, match="images of shape"):
+        global_ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 9))

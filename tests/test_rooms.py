@@ -17,6 +17,7 @@ ROOMS = (
     "losses",
     "layers",
     "backbones",
+    "perceptual",
     "embeddings",
     "synthesis",
     "models",

@@ -185,6 +185,13 @@ class Detector(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no score")
 
 
+def mean_pool(cells: Tensor, valid: Tensor | None = None) -> Tensor:
+    """For `pool`: the mean of each image's cells [B,h,w], of the valid ones [B,h,w] -> [B]."""
+    if valid is None:
+        return cells.flatten(1).mean(1)
+    return cells.where(valid, 0).flatten(1).sum(1) / valid.flatten(1).sum(1)
+
+
 def adam(parameters, kind: type[torch.optim.Optimizer] = torch.optim.Adam, **options) -> torch.optim.Optimizer:
     """Adam, or AdamW by `kind`; fused into one kernel where the parameters are on a GPU, the plain loop on the CPU."""
     parameters = list(parameters)

@@ -33,6 +33,22 @@ FLOWS = {
     "nearest_neighbour": {},
 }
 
+# The improved masked autoencoder: 16 patches in 4 views.
+MAE = {
+    "image_size": 64,
+    "width": 32,
+    "heads": 2,
+    "decoder_width": 16,
+    "decoder_heads": 2,
+    "lpips": "off",
+    "learning_rate": 3e-3,
+    "lr_rule": "absolute",
+    "warmup_epochs": 0,
+    "augment": "none",
+    "batch_size": 8,
+    "epochs": 40,
+}
+
 
 def picture(i: int, defect: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """uint8 RGB [72,72,3] and its mask uint8 [72,72]."""

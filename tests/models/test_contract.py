@@ -27,6 +27,7 @@ SMALL = {
         "anomaly_probability": 1.0,
         "rotate_probability": 0.0,
     },
+    "improved_mae": made.MAE,
 } | {name: {**made.THREE_SCALES, **more} for name, more in made.FLOWS.items()}
 
 
