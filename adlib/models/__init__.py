@@ -7,6 +7,9 @@ from adlib.common.errors import check_names
 # name -> dotted path of the Detector; its Config is the class attribute of that name
 SYSTEMS = {
     "improved_mae": "adlib.models.improved_mae.ImprovedMAE",
+    "mkd": "adlib.models.mkd.MKD",
+    "unet_autoencoder": "adlib.models.unet_autoencoder.UNetAutoencoder",
+    "dagan": "adlib.models.dagan.DAGAN",
     "simplenet": "adlib.models.simplenet.SimpleNet",
     "draem": "adlib.models.draem.Draem",
     "validflow": "adlib.models.validflow.ValidFlow",

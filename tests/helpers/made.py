@@ -49,6 +49,19 @@ MAE = {
     "epochs": 40,
 }
 
+# Its rivals; four modules of Lite0 at strides 4 to 32 take the place of VGG-16's pools.
+RIVALS = {
+    "mkd": {
+        "image_size": 64,
+        "backbone": "tf_efficientnet_lite0",
+        "layers": ["blocks.1", "blocks.2", "blocks.4", "blocks.6"],
+        "epochs": 2,
+        "batch_size": 8,
+    },
+    "unet_autoencoder": {"image_size": 64, "width": 4, "steps": 40, "batch_size": 8},
+    "dagan": {"image_size": 64, "width": 4, "discriminator_width": 4, "steps": 40, "batch_size": 8},
+}
+
 
 def picture(i: int, defect: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """uint8 RGB [72,72,3] and its mask uint8 [72,72]."""
