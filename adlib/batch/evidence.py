@@ -76,8 +76,10 @@ def runs_behind(item: Item) -> list[runs.Run]:
         configs += ablation.variants(parameters["config"], parameters.get(grid) or {}).values()
     chosen = (method, parameters["dataset"], parameters["categories"], parameters["seeds"])
     load = functools.cache(data.load)
-    plans = [plan for config in configs for plan in runs.plans(*chosen, config, load=load)]
-    for rival, config in systems.rivals(parameters["config"], parameters.get("rivals") or {}):
+    protocol = published.protocol(published.paper_of(method), parameters["dataset"])
+    together = protocol["training"]["stated"] == "together"
+    plans = [plan for config in configs for plan in runs.plans(*chosen, config, together, load=load)]
+    for rival, config in systems.rivals(method, parameters["config"], parameters.get("rivals") or {}):
         plans += runs.plans(rival, *chosen[1:], config, load=load)
     folders = dict.fromkeys(plan.folder for plan in plans)
     return [runs.load(folder) for folder in folders if folder.is_dir() and proof.finished(folder)]

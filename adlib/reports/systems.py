@@ -18,12 +18,14 @@ def name_of(method: str) -> str:
     return found.iloc[0] if len(found) else method
 
 
-def rivals(config: dict, changes: dict[str, dict]) -> list[tuple[str, dict]]:
-    """(method, config) of what a page of paper 05 shows beside ValidFlow: the rivals on the features of its config,
-    each with its own changes, and ValidFlow itself after one step. None without rivals.
+def rivals(method: str, config: dict, changes: dict[str, dict]) -> list[tuple[str, dict]]:
+    """(method, config) of what a page shows beside its own system, each with its own changes. None without rivals.
 
-    config: ValidFlow's, as changes of the paper's setting; changes: {method: its own changes}.
+    Beside ValidFlow they see the features of its config, and the last is ValidFlow itself after one step. method,
+    config: the page's own, the latter as changes of the paper's setting; changes: {method: its own changes}.
     """
+    if method != "validflow":
+        return list(changes.items())
     training = {"epochs", "steps", "batch_size", "eval_every"}
     common = {field.name for field in dataclasses.fields(multiscale.Config)} - training
     shared = {name: value for name, value in config.items() if name in common}

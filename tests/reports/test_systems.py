@@ -52,9 +52,14 @@ def test_rivals_share_the_features_and_nothing_else():
     """Backbone and side of ValidFlow's config; training and widths are their own; last ValidFlow after one step."""
     config = {"backbone": "b", "image_size": 128, "hidden": 8, "epochs": 5, "batch_size": 4}
     shared = {"backbone": "b", "image_size": 128}
-    assert systems.rivals(config, {"csflow": {"epochs": 3}, "mahalanobis": {}}) == [
+    assert systems.rivals("validflow", config, {"csflow": {"epochs": 3}, "mahalanobis": {}}) == [
         ("csflow", shared | {"epochs": 3}),
         ("mahalanobis", shared),
         ("validflow", config | {"epochs": None, "steps": 1}),
     ]
-    assert systems.rivals(config, {}) == []
+    assert systems.rivals("validflow", config, {}) == []
+
+
+def test_other_papers_rivals_have_their_own_settings_only():
+    """U-Net and DAGAN share nothing with the masked autoencoder beside them."""
+    assert systems.rivals("improved_mae", {"epochs": 3}, {"dagan": {"steps": 5}}) == [("dagan", {"steps": 5})]
