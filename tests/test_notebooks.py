@@ -22,8 +22,12 @@ SMOKE = {"dataset": "textures", "categories": ["brick"], "seeds": [0], "config":
 DRAEM = {"image_size": 64, "reconstruction_width": 4, "segmentation_width": 4, "learning_rate": 1e-3, "epochs": 2}
 FLOW_STEPS = {"hidden": 8, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
 FLOW = {"backbone": "tf_efficientnet_lite0", "image_size": 128, "blocks": 1} | FLOW_STEPS
+MAE = {"image_size": 64, "width": 16, "heads": 2, "decoder_width": 16, "decoder_heads": 2, "lpips": "off", "epochs": 2}
+MAE |= {"warmup_epochs": 0.0, "batch_size": 8, "learning_rate": 1e-3, "lr_rule": "absolute"}
+UNET = {"image_size": 32, "width": 4, "batch_size": 8, "steps": 4}
 # smallest parameters of each notebook; a notebook that is not named here runs with SMOKE
 SMALL = {
+    "01_improved_mae": SMOKE | {"config": MAE, "rivals": {"unet_autoencoder": UNET}},
     "03_simplenet_ablation": SMOKE | {"grid": {"loss": ["ce"]}, "investigation": {"epochs": [1]}},
     "04_draem": SMOKE | {"config": DRAEM},
     "05_validflow": SMOKE | {"config": FLOW, "rivals": {"csflow": FLOW_STEPS, "mahalanobis": {}}},

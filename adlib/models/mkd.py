@@ -141,8 +141,8 @@ class MKD(base.Detector):
     def loss(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> dict[str, Tensor]:
         """Direction plus lambda times value over all four layers."""
         images, *source = batch
-        direction, value = (each.mean() for each in distances(self.cloner(images), tuple(source)))
-        return {"total": direction + self.config.value_weight * value, "direction": direction, "value": value}
+        direction, values = (each.mean() for each in distances(self.cloner(images), tuple(source)))
+        return {"total": direction + self.config.value_weight * values, "direction": direction, "values": values}
 
     def distance(self, cloned: tuple[Tensor, ...], source: tuple[Tensor, ...]) -> Tensor:
         """The image score [B], of the last three layers only (test_functions.py)."""
