@@ -28,6 +28,15 @@ UNET = {"image_size": 32, "width": 4, "batch_size": 8, "steps": 4}
 # smallest parameters of each notebook; a notebook that is not named here runs with SMOKE
 SMALL = {
     "01_improved_mae": SMOKE | {"config": MAE, "rivals": {"unet_autoencoder": UNET}},
+    "01_improved_mae_ablation": SMOKE
+    | {
+        "config": MAE,
+        "grid": {
+            "cell": [{"mask_ratio": 0.5}, {"encoder_depth": 12, "decoder_depth": 8}],
+            "loss": [{"l1_weight": 0.0}],
+        },
+        "investigation": {"deep": [{"learning_rate": 1e-4}]},
+    },
     "03_simplenet_ablation": SMOKE | {"grid": {"loss": ["ce"]}, "investigation": {"epochs": [1]}},
     "04_draem": SMOKE | {"config": DRAEM},
     "05_validflow": SMOKE | {"config": FLOW, "rivals": {"csflow": FLOW_STEPS, "mahalanobis": {}}},

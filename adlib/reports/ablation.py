@@ -32,6 +32,11 @@ SPOKEN = {
     "cbam_fb=False": "no CBAM in FB",
     "cross13=False": "no extra branches in FB",
     "cbam_fb=False, cross13=False": "neither CBAM nor extra branches in FB",
+    "ssim_weight=0.0": "loss without SSIM",
+    "l1_weight=0.0": "loss without l1",
+    "ssim=windowed": "SSIM in windows",
+    "augment=none": "no augmentation",
+    "augment=all": "crop, rotation and flip",
 }
 
 
@@ -52,14 +57,16 @@ def variants(base: dict, grid: dict) -> dict[tuple[str, str], dict]:
     return configs
 
 
-def reproduce(method, dataset, categories, seeds, base: dict, grid: dict, device: str = "auto") -> dict:
+def reproduce(
+    method, dataset, categories, seeds, base: dict, grid: dict, device: str = "auto", together: bool = False
+) -> dict:
     """Train or load the base and every variant: {(factor, variant): Runs}. Raises UserError before any training."""
     plans = variants(base, grid)
     for config in plans.values():
-        runs.plans(method, dataset, categories, seeds, config)
+        runs.plans(method, dataset, categories, seeds, config, together)
     results, seen = {}, set()
     for key, config in plans.items():
-        done = runs.reproduce(method, dataset, categories, seeds, config, device)
+        done = runs.reproduce(method, dataset, categories, seeds, config, device, together)
         identity = tuple(run.record["hash"] for run in done)
         if identity not in seen:  # a default spelt out is the base again
             results[key] = done
