@@ -55,7 +55,7 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
     conditions = (
         f"E2D4 at {args.side} px, widths {args.width} and {args.decoder_width}, batches of {args.batch}, loss SSIM and "
-        f"l1; {name}, {torch.get_num_threads()} threads, torch {torch.__version__}, load average {os.getloadavg()[0]:.1f}. "
+        f"l1; {name}, {torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}. "
         "ratio: speed against the encoder with all patches. GMac: forward, matrix products and attention. memory: "
         "tensors kept for the backward pass. Written by `python benchmarks/mae.py`."
     )
