@@ -47,10 +47,10 @@ class Config(base.Config):
     mask_ratio: float = setting(0.75, low=0.01, high=0.999)  # r; the number of views n = 1 / (1 - r) is whole
     views: int | None = setting(None, low=2, high=4096)  # n itself, in place of mask_ratio
     width: int = setting(768, low=8, high=4096)  # of the encoder
-    heads: int = setting(12, low=1, high=64)
+    heads: int = setting(12, low=1, high=64)  # of attention, in the encoder
     encoder_depth: int = setting(2, low=1, high=64)  # blocks: x of the paper's ExDy
-    decoder_width: int = setting(512, low=8, high=4096)
-    decoder_heads: int = setting(16, low=1, high=64)
+    decoder_width: int = setting(512, low=8, high=4096)  # of the decoder
+    decoder_heads: int = setting(16, low=1, high=64)  # of attention, in the decoder
     decoder_depth: int = setting(4, low=1, high=64)  # y of ExDy
     ssim: str = setting("global", choices=("global", "windowed"))  # the printed form, or the usual one
     ssim_weight: float = setting(1.0, low=0.0, high=1e3)  # w1 of eq. (4)
@@ -61,7 +61,7 @@ class Config(base.Config):
     lr_rule: str = setting("mae", choices=("mae", "absolute"))  # mae: times batch_size / 256
     weight_decay: float = setting(0.05, low=0.0, high=10.0)  # AdamW's, of matrices and tokens
     warmup_epochs: float = setting(10.0, low=0.0, high=MOST_EPOCHS)  # then half a cosine down to 0
-    batch_size: int = setting(64, low=1, high=LARGEST_BATCH)  # 16 on each of four GPUs
+    batch_size: int = setting(64, low=1, high=LARGEST_BATCH)  # images: 16 on each of four GPUs
     epochs: int | None = setting(1000, low=0, high=MOST_EPOCHS)  # the paper says "iterations"
     augment: str = setting("all", choices=("none", "flip", "all"))  # all: crop, rotation, flip
     test_draws: int = setting(1, low=1, high=64)  # draws of the sets whose scores are averaged

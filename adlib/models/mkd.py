@@ -24,12 +24,12 @@ from adlib.common.errors import UserError
 from adlib.layers import gaussian_blur
 from adlib.losses import full_precision
 from adlib.models import base
-from adlib.models.base import Scores, adam
+from adlib.models.base import Scores, adam, mean_pool
 from adlib.models.config import LARGEST_BATCH, LARGEST_SIDE, MOST_EPOCHS, setting
 
 SMALL = ((16, 16), (16, 128), (16, 16, 256), (16, 16, 512), (16, 16, 512))  # channels of the cloner's blocks
 EQUAL = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # as VGG-16 itself
-POOLS = ("features.9", "features.16", "features.23", "features.30")  # of VGG-16: its pools 2 to 5
+POOLS = "features.9,features.16,features.23,features.30"  # of VGG-16: its pools 2 to 5
 COMPARED, SCORED = 4, 3  # layers in the loss; the last ones, in the score
 
 
@@ -39,7 +39,7 @@ class Config(base.Config):
 
     image_size: int = setting(128, low=32, high=LARGEST_SIDE)  # pixels per side, a multiple of 32
     backbone: str = "vgg16.tv_in1k"  # the source, a timm name
-    layers: tuple[str, ...] = POOLS  # four modules of the source at strides 4, 8, 16, 32
+    layers: str = POOLS  # four modules of the source at strides 4, 8, 16, 32, joined by commas
     pretrained: bool = True  # false: a random source, a control
     normalise: bool = False  # by ImageNet's mean and deviation; the authors do not
     cloner: str = setting("small", choices=("small", "equal"))  # equal: as many channels as VGG-16
@@ -55,8 +55,13 @@ class Config(base.Config):
         if self.image_size % 32:
             near = 32 * (self.image_size // 32)
             raise UserError(f"image_size {self.image_size} is not a multiple of 32; use {near} or {near + 32}")
-        if len(self.layers) != COMPARED:
-            raise UserError(f"config field 'layers' has {len(self.layers)} names; it must have {COMPARED}")
+        if len(self.modules) != COMPARED or not all(self.modules):
+            raise UserError(f"config field 'layers' is {self.layers!r}; it must have {COMPARED} names joined by commas")
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The names in `layers`."""
+        return tuple(name.strip() for name in self.layers.split(","))
 
 
 class Cloner(nn.Module):
@@ -115,10 +120,10 @@ class MKD(base.Detector):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.source = Features(config.backbone, config.layers, config.pretrained, config.normalise)
+        self.source = Features(config.backbone, config.modules, config.pretrained, config.normalise)
         if self.source.strides != (4, 8, 16, 32):
             raise UserError(
-                f"layers {list(config.layers)} of {config.backbone} have strides {list(self.source.strides)}; they "
+                f"layers {config.layers} of {config.backbone} have strides {list(self.source.strides)}; they "
                 "must have 4, 8, 16, 32"
             )
         positive = config.backbone.startswith("vgg")
@@ -149,6 +154,10 @@ class MKD(base.Detector):
         direction, value = distances(cloned[-SCORED:], source[-SCORED:])
         return direction + self.config.value_weight * value
 
+    def pool(self, cells: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The score belongs to whole inputs, so their cells are all alike; of several tiles it is the mean."""
+        return mean_pool(cells, valid)
+
     def score(self, embeddings: tuple[Tensor, ...]) -> Scores:
         images, *source = embeddings
         if not self.config.localise:
@@ -158,4 +167,5 @@ class MKD(base.Detector):
             x = images.clone().requires_grad_()
             image = self.distance(self.cloner(x), self.source(x))
             (gradient,) = torch.autograd.grad(image.sum(), x)
-        return Scores(image.detach(), gaussian_blur(gradient.abs().sum(1), self.config.smooth))
+        found = gaussian_blur(gradient.abs().sum(1), self.config.smooth)
+        return Scores(image.detach(), found, image.detach()[:, None, None].expand_as(found))

@@ -54,7 +54,7 @@ RIVALS = {
     "mkd": {
         "image_size": 64,
         "backbone": "tf_efficientnet_lite0",
-        "layers": ["blocks.1", "blocks.2", "blocks.4", "blocks.6"],
+        "layers": "blocks.1,blocks.2,blocks.4,blocks.6",
         "epochs": 2,
         "batch_size": 8,
     },

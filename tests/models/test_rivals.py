@@ -179,7 +179,7 @@ def test_the_u_net_is_the_generator_of_dagan():
     ("module", "changes", "says"),
     [
         (mkd, {"image_size": 100}, "image_size 100 is not a multiple of 32; use 96 or 128"),
-        (mkd, {"layers": ["features.9"]}, "has 1 names; it must have 4"),
+        (mkd, {"layers": "features.9"}, "it must have 4 names joined by commas"),
         (unet_autoencoder, {"image_size": 96}, "image_size 96 is no power of two; use 64 or 128"),
         (dagan, {"image_size": 96}, "image_size 96 is no power of two; use 64 or 128"),
     ],
@@ -191,4 +191,4 @@ def test_settings_that_cannot_be_are_refused_in_one_sentence(module, changes, sa
 
 def test_layers_at_other_strides_are_refused():
     with pytest.raises(UserError, match=r"have strides \[4, 8, 8, 16\]; they must have 4, 8, 16, 32"):
-        small("mkd", layers=["blocks.1", "blocks.2", "blocks.2.0", "blocks.4"])
+        small("mkd", layers="blocks.1, blocks.2, blocks.2.0, blocks.4")
