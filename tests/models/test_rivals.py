@@ -170,9 +170,10 @@ def test_each_network_of_dagan_is_moved_by_its_own_optimiser_only():
 
 
 def test_the_u_net_is_the_generator_of_dagan():
-    """The same class and starting weights, so that the comparison shows the discriminator."""
+    """The same class and the same score, so that the comparison shows the discriminator."""
     assert issubclass(DAGAN, UNetAutoencoder)
-    assert isinstance(small("dagan").generator, Generator)
+    assert type(small("dagan").generator) is type(small("unet_autoencoder").generator) is Generator
+    assert DAGAN.score is UNetAutoencoder.score
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def _kinds(run) -> pd.DataFrame:
 
 
 def hardest(run) -> str:
-    """A sentence: the kind of defect with the lowest AUROC in a run; or that no kind is told apart from the others."""
+    """A sentence: the kind of defect with the lowest AUROC in a run; or that all are at 100 %."""
     anomalous = _kinds(run).dropna()
     if not len(anomalous):
         return "No kind of defect was in the test."
