@@ -40,7 +40,7 @@ def test_mirrored_edges_are_told_where_a_geometry_has_them():
     for mode, purpose in (("pad", "make it square"), ("tiles", "fill the last tile")):
         assert f"mirrored to {purpose}" in sections.mirrored(mode)
     for mode in ("squash", "crop"):
-        assert sections.mirrored(mode).endswith("nothing beyond it.")
+        assert f"With `resize_mode` {mode} no pixels are added" in sections.mirrored(mode)
 
 
 def test_counts_add_up_to_the_paper():
@@ -141,6 +141,25 @@ def test_times_come_from_the_evidence(tmp_path, monkeypatch):
     (tmp_path / "times.csv").write_text(header + rows)
     said = "**2 to 4 min to read, 1 to 3 min to run, after 2 to 10 min of training** (measured on 2 cores)."
     assert sections.times("03_simplenet") == said
+
+
+def _scored(normal: list[float], anomalous: list[float], tau: float) -> SimpleNamespace:
+    """A run of one category with these scores and threshold."""
+    scores = pd.DataFrame({"score": normal + anomalous, "label": [0] * len(normal) + [1] * len(anomalous)})
+    scores = scores.assign(category="bottle", decision=(scores.score > tau).astype(int))
+    return SimpleNamespace(
+        scores=scores, record={"seed": 0, "per_category": {"bottle": {"threshold": {"tau": tau, "n": 21}}}}
+    )
+
+
+def test_where_the_threshold_lies_is_told_and_whose_the_errors_are():
+    """Normal 0.1 and 0.2; anomalous 1.0 and 3.0: tau 2 misses one, a value between none; tau 0.5 never errs."""
+    said = sections.decided([_scored([0.1, 0.2], [1.0, 3.0], 2.0)])
+    assert "the threshold is 2, from 21 held-back pictures" in said
+    assert "0 of 2 normal pictures are flagged, 1 of 2 anomalous ones are missed. The ranking is perfect" in said
+    assert "ranking" not in sections.decided([_scored([0.1, 0.2], [1.0, 3.0], 0.5)])
+    assert "1 of 2 normal pictures are flagged" in (mixed := sections.decided([_scored([0.1, 1.2], [1.0, 3.0], 1.1)]))
+    assert "ranking" not in mixed
 
 
 def test_kinds_of_defects_are_ranked():

@@ -6,6 +6,7 @@ Functions return Markdown text or a DataFrame; a notebook displays them.
 from adlib.reports.sections.facts import (
     changes,
     data_used,
+    decided,
     decisions,
     hardest,
     kinds,
@@ -33,6 +34,7 @@ __all__ = [
     "closing",
     "closing_counts",
     "data_used",
+    "decided",
     "decisions",
     "errata_table",
     "folded",

@@ -62,6 +62,33 @@ def decisions(runs) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["category", "seed"]).sort_index(kind="stable").round(3)
 
 
+def decided(runs) -> str:
+    """Markdown: where each run's threshold lies between normal and anomalous test scores, a line per category.
+
+    Counts are of test images. Where all anomalous scores are above all normal ones, misses or false alarms come from
+    the threshold alone, and the line says so.
+    """
+    return "\n".join(_decided(run, category) for run in runs for category in run.record["per_category"])
+
+
+def _decided(run, category: str) -> str:
+    threshold, tests = run.record["per_category"][category]["threshold"], run.scores[run.scores.category == category]
+    normal, anomalous = (tests[tests.label == label] for label in (0, 1))
+    tau, top, bottom = (f"{value:.3g}" for value in (threshold["tau"], normal.score.max(), anomalous.score.min()))
+    flagged, missed = int((normal.decision == 1).sum()), int((anomalous.decision == 0).sum())
+    line = (
+        f"- **{category}, seed {run.record['seed']}**: the threshold is {tau}, from {threshold['n']} held-back "
+        f"pictures. The highest normal test score is {top}, the lowest anomalous one {bottom}. {flagged} of "
+        f"{len(normal)} normal pictures are flagged, {missed} of {len(anomalous)} anomalous ones are missed."
+    )
+    if normal.score.max() < anomalous.score.min() and flagged + missed:
+        line += (
+            " The ranking is perfect: every error here is the threshold's. Any value between the two scores would "
+            "avoid them all, but only the test labels say where that is."
+        )
+    return line
+
+
 def kinds(run) -> pd.DataFrame:
     """What a run finds, a row per kind of defect, hardest first: images, found, AUROC; 0..1.
 
@@ -113,7 +140,7 @@ def mirrored(resize_mode: str) -> str:
     """A sentence: whether the network sees more than the picture, by the geometry's `resize_mode`."""
     beyond = {"pad": "make it square", "tiles": "fill the last tile"}.get(resize_mode)
     if beyond is None:
-        return "The network sees the picture and nothing beyond it."
+        return f"With `resize_mode` {resize_mode} no pixels are added at the edges: the maps cover real pixels only."
     return f"The network sees more than the picture: its edges are mirrored to {beyond}. That part counts in no number."
 
 

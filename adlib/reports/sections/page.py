@@ -60,8 +60,10 @@ def terms() -> str:
             f"the training did not use. Its *level* is the share of new normal images it may flag, if they look like "
             f"those; we ask for at most {100 * ALPHA:.0f} %.",
             "- **Interval**: 95 %, over test images. We draw the test images anew many times, with replacement, and "
-            f"keep the middle 95 % of the results (bootstrap). From an AUROC of {100 * CEILING:.0f} % on, where "
-            "that is too narrow, it is a score interval. It does not contain the luck of training.",
+            "keep the middle 95 % of the results (*bootstrap*). Near 100 % that is too narrow: of a perfect ranking "
+            f"every redraw is perfect. From an AUROC of {100 * CEILING:.0f} % on we therefore take a *score interval*: "
+            "all true values from which a result as far off as ours would come by chance in at least 5 % of such test "
+            "sets. Neither contains the luck of training.",
             "- **Seed**: the number from which training draws at random. Several seeds show the luck of training.",
             "- **Verdict** on a published number: *reproduced* (it lies in our interval); *within noise* (outside, but "
             "within two standard deviations of our seeds); *not reproduced*; *not comparable* (our setting or data "
