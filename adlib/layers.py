@@ -239,3 +239,46 @@ class CBAM(nn.Module):
             norm = self.norm
             return F.batch_norm(seen, norm.running_mean, norm.running_var, norm.weight, norm.bias).sigmoid()
         return self.norm(seen).sigmoid()
+
+
+class SqueezeExcitation(nn.Module):
+    """Attention over channels: x * sigmoid(W2 relu(W1 mean(x))), W1: C to C // reduction, no biases.
+
+    Hu et al., CVPR 2018; as in moskomule/senet.pytorch, se_module.py. [B,C,h,w] -> the same.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16):
+        super().__init__()
+        self.fc1 = nn.Linear(channels, max(1, channels // reduction), bias=False)
+        self.fc2 = nn.Linear(max(1, channels // reduction), channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.fc2(F.relu(self.fc1(x.mean((2, 3))))).sigmoid()[:, :, None, None]
+
+
+class CoordinateAttention(nn.Module):
+    """Attention along rows and along columns: [B,C,h,w] -> x * a_h * a_w.
+
+    The means over each row and over each column go through one bottleneck (1 x 1 convolution, batch norm, h-swish) of
+    max(8, C // reduction) channels, then through one 1 x 1 convolution and a sigmoid each: a_h [B,C,h,1], a_w
+    [B,C,1,w]. Hou, Zhou, Feng, CVPR 2021; as in houqb/CoordAttention, coordatt.py.
+    """
+
+    NARROWEST = 8  # channels of the bottleneck
+
+    def __init__(self, channels: int, reduction: int = 32):
+        super().__init__()
+        inner = max(self.NARROWEST, channels // reduction)
+        self.conv1, self.norm = nn.Conv2d(channels, inner, 1), nn.BatchNorm2d(inner)
+        self.conv_h, self.conv_w = nn.Conv2d(inner, channels, 1), nn.Conv2d(inner, channels, 1)
+
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """a_h [B,C,h,1] and a_w [B,C,1,w], both in 0..1."""
+        rows, columns = x.mean(3, keepdim=True), x.mean(2, keepdim=True).mT
+        seen = F.hardswish(self.norm(self.conv1(torch.cat((rows, columns), 2))))
+        along_h, along_w = seen.split(x.shape[2:], 2)
+        return self.conv_h(along_h).sigmoid(), self.conv_w(along_w.mT).sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        a_h, a_w = self.gates(x)
+        return x * a_w * a_h

@@ -1,4 +1,4 @@
-"""Losses that several papers share: structural similarity, focal loss.
+"""Losses and distances that several papers share: structural similarity, focal loss, gradients, colour.
 
 Images are [B,C,H,W]. Half precision is computed in float32 (call them outside autocast): the variances of SSIM cancel
 and the focal loss' smoothing vanishes otherwise.
@@ -111,3 +111,61 @@ def focal(probabilities: Tensor, target: Tensor, gamma: float = 2.0, smooth: flo
     p = full_precision(probabilities).gather(1, target.long())
     q = (1 - smooth) * p + smooth / (count - 1) * (1 - p) + smooth
     return -((1 - q).clamp(min=0) ** gamma * q.log()).mean()
+
+
+GRADIENT_C = 0.0026  # c of gradient magnitude similarity, for values in 0..1
+ROOT = 1e-12  # under the root: a finite gradient where an image is constant
+RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+WHITE = (0.950456, 1.0, 1.088754)  # Xn, Yn, Zn: D65, as in OpenCV
+
+
+def gradient_similarity(x: Tensor, y: Tensor, scales: int = 4) -> Tensor:
+    """Multi-scale gradient magnitude similarity of images [B,C,H,W] in 0..1 -> map [B,1,H,W], 1 where equal.
+
+    At each scale (2 g g' + c) / (g^2 + g'^2 + c) of the Prewitt gradients' magnitudes, a third each, zeros beyond the
+    border; halved by 2 x 2 means from scale to scale; brought to full size and averaged over scales and channels. A
+    constant image gives no NaN. Source: RIAD (taikiinoue45/RIAD, criterions/msgms.py), which EdgRec takes over; the
+    loss of both is the mean of 1 - map. Raises UserError for shapes that differ or images too small for the scales.
+    """
+    if x.shape != y.shape or x.ndim != 4:
+        raise UserError(f"gradient_similarity compares images [B,C,H,W], not {list(x.shape)} with {list(y.shape)}")
+    if scales < 1 or min(x.shape[-2:]) < 2 ** (scales - 1):
+        raise UserError(f"{scales} scales of images of {list(x.shape[-2:])} pixels; the last needs at least one pixel")
+    size, total = x.shape[-2:], 0.0
+    both = torch.stack((full_precision(x), full_precision(y))).flatten(1, 2)[:, :, None]  # [2, B*C, 1, H, W]
+    for scale in range(scales):
+        if scale:
+            both = F.avg_pool2d(both.flatten(0, 1), 2).unflatten(0, both.shape[:2])
+        g, h = _gradient(both.flatten(0, 1)).unflatten(0, both.shape[:2])
+        similarity = (2 * g * h + GRADIENT_C) / (g.square() + h.square() + GRADIENT_C + ROOT)
+        total = total + F.interpolate(similarity, size=size, mode="bilinear", align_corners=False)
+    return (total / scales)[:, 0].unflatten(0, x.shape[:2]).mean(1, keepdim=True)
+
+
+def _gradient(planes: Tensor) -> Tensor:
+    """Magnitude of the Prewitt gradient of planes [n,1,h,w]."""
+    across = planes.new_tensor([[1.0, 0.0, -1.0]] * 3) / 3
+    found = F.conv2d(planes, torch.stack((across, across.T))[:, None], padding=1)
+    return (found.square().sum(1, keepdim=True) + ROOT).sqrt()
+
+
+def cielab(rgb: Tensor) -> Tensor:
+    """RGB [B,3,H,W] in 0..1 -> CIELAB in float: L in 0..100, a and b about -128..127.
+
+    sRGB is made linear first, which paper 02 leaves out of its eq. (8) though its "OpenCV default" does it; then eqs.
+    (8) to (12) with the white point D65. Raises UserError for other shapes.
+    """
+    if rgb.ndim != 4 or rgb.shape[1] != 3:
+        raise UserError(f"cielab takes colour images [B,3,H,W] in 0..1, not {list(rgb.shape)}")
+    rgb = full_precision(rgb)
+    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).clamp(min=ROOT) ** 2.4, rgb / 12.92)
+    weights = rgb.new_tensor(RGB_TO_XYZ) / rgb.new_tensor(WHITE)[:, None]
+    x, y, z = torch.einsum("ij,bjhw->ibhw", weights, linear)
+    fx, fy, fz = (_lab_curve(each) for each in (x, y, z))
+    return torch.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), 1)
+
+
+def _lab_curve(t: Tensor) -> Tensor:
+    """Eq. (12) of paper 02: the cube root, a line near black."""
+    edge = (6 / 29) ** 3
+    return torch.where(t > edge, t.clamp(min=edge) ** (1 / 3), 841 / 108 * t + 4 / 29)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from adlib.common.errors import UserError
-from adlib.losses import focal, global_ssim, guessed_range, ssim
+from adlib.losses import cielab, focal, global_ssim, gradient_similarity, guessed_range, ssim
 
 
 def pair(size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
@@ -190,3 +190,71 @@ def test_global_ssim_of_constant_pictures_has_a_finite_gradient():
 def test_global_ssim_refuses_other_shapes():
     with pytest.raises(UserError, match="images of shape"):
         global_ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 9))
+
+
+# Gradients and colour
+
+
+def test_gradient_similarity_by_hand():
+    """One scale, middle pixel: a ramp of 0.3 per column has the Prewitt gradient 0.6; against a constant picture the
+    similarity is c / (0.36 + c).
+    """
+    x = (0.3 * torch.arange(3.0)).expand(1, 1, 3, 3)
+    found = gradient_similarity(x, torch.full_like(x, 0.5), scales=1)[0, 0, 1, 1]
+    assert found == pytest.approx(0.0026 / (0.36 + 0.0026), rel=1e-3)  # 1e-12 under the root
+
+
+def test_gradient_similarity_of_equal_images_is_one():
+    x = torch.rand(2, 3, 32, 40, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(gradient_similarity(x, x), torch.ones(2, 1, 32, 40))
+
+
+@pytest.mark.parametrize("scales", [2, 3, 4])
+def test_gradient_similarity_is_riads(golden, scales):
+    g = golden("mmaerec")
+    x, y = torch.from_numpy(g["ms_x"]), torch.from_numpy(g["ms_y"])
+    found = 1 - gradient_similarity(x, y, scales)
+    np.testing.assert_allclose(found.numpy(), g[f"ms_map_s{scales}"], 0, 1e-5)
+    assert found.mean() == pytest.approx(float(g[f"ms_loss_s{scales}"]), abs=1e-5)
+
+
+def test_gradient_similarity_refuses_other_shapes_and_too_many_scales():
+    x = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(UserError, match="not \\[1, 3, 8, 8\\] with \\[1, 3, 8, 4\\]"):
+        gradient_similarity(x, x[..., :4])
+    with pytest.raises(UserError, match="5 scales"):
+        gradient_similarity(x, x, scales=5)
+
+
+def test_cielab_of_eight_colours_is_scikit_images():
+    """Eqs. (8) to (12) of paper 02: within 0.01 of another library, from black to white and the corners of the cube."""
+    from skimage.color import rgb2lab
+
+    colours = [
+        (0, 0, 0),
+        (1, 1, 1),
+        (0.5, 0.5, 0.5),
+        (1, 0, 0),
+        (0, 1, 0),
+        (0, 0, 1),
+        (0.8, 0.5, 0.2),
+        (0.02, 0.03, 0.01),
+    ]
+    rgb = torch.tensor(colours, dtype=torch.float32)
+    found = cielab(rgb.T[None, :, :, None])[0, :, :, 0].T
+    np.testing.assert_allclose(found.numpy(), rgb2lab(rgb.double().numpy()[None])[0], 0, 0.01)
+
+
+def test_cielab_is_opencvs_within_its_table(golden):
+    g = golden("mmaerec")
+    found = cielab(torch.from_numpy(g["lab_img"])).numpy()
+    np.testing.assert_allclose(found, g["lab_img_sk"], 0, 0.01)
+    np.testing.assert_allclose(found, g["lab_img_cv"], 0, 0.5)
+
+
+def test_cielab_has_a_gradient_everywhere_and_wants_colours():
+    x = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    cielab(x).sum().backward()
+    assert torch.isfinite(x.grad).all()
+    with pytest.raises(UserError, match="takes colour images"):
+        cielab(torch.zeros(1, 1, 2, 2))

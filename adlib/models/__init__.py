@@ -7,6 +7,7 @@ from adlib.common.errors import check_names
 # name -> dotted path of the Detector; its Config is the class attribute of that name
 SYSTEMS = {
     "improved_mae": "adlib.models.improved_mae.ImprovedMAE",
+    "mmaerec": "adlib.models.mmaerec.MMAERec",
     "mkd": "adlib.models.mkd.MKD",
     "unet_autoencoder": "adlib.models.unet_autoencoder.UNetAutoencoder",
     "dagan": "adlib.models.dagan.DAGAN",

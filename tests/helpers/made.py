@@ -62,6 +62,16 @@ RIVALS = {
     "dagan": {"image_size": 64, "width": 4, "discriminator_width": 4, "steps": 40, "batch_size": 8},
 }
 
+# MMAERec: four levels of Lite0's features; the start of training needs a few dozen steps for batch norm's averages.
+MMAEREC = {
+    "image_size": 64,
+    "backbone": "tf_efficientnet_lite0",
+    "width": 8,
+    "learning_rate": 3e-3,
+    "batch_size": 4,
+    "epochs": 40,
+}
+
 
 def picture(i: int, defect: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """uint8 RGB [72,72,3] and its mask uint8 [72,72]."""

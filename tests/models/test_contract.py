@@ -28,6 +28,7 @@ SMALL = {
         "rotate_probability": 0.0,
     },
     "improved_mae": made.MAE,
+    "mmaerec": made.MMAEREC | {"corruption": "none"},
     **made.RIVALS,
 } | {name: {**made.THREE_SCALES, **more} for name, more in made.FLOWS.items()}
 

@@ -21,6 +21,7 @@ from adlib.views import Views
 SMALL = {
     "simplenet": {k: v for k, v in made.CONFIG.items() if k != "resize_mode"} | {"epochs": 2},
     "draem": {"image_size": 64, "epochs": 1, "reconstruction_width": 4, "segmentation_width": 4},
+    "mmaerec": made.MMAEREC | {"epochs": 1},
     "improved_mae": made.MAE | {"epochs": 1, "batch_size": 4},
     **made.RIVALS,
 } | {name: {**made.THREE_SCALES, **more} for name, more in made.FLOWS.items()}
