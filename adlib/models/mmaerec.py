@@ -180,9 +180,8 @@ class MemoryUNet(nn.Module):
         maps = []
         for k, (answer, project) in enumerate(zip((a[0] for a in answers), self.projections, strict=True), 1):
             found = project(answer)
-            if found.shape[-1] != size // 2**k:  # of a backbone that begins at stride 4
-                found = F.interpolate(found, size=(size // 2**k,) * 2, mode="bilinear", align_corners=False)
-            maps.append(found)
+            factor = size // 2**k // found.shape[-1]  # 2 for a backbone that begins at stride 4
+            maps.append(found if factor == 1 else upsample(found, factor, "half_pixel"))
         return maps, [a[1] for a in answers], [a[2] for a in answers]
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
