@@ -284,11 +284,10 @@ class MMAERec(base.Detector):
         return torch.where(chosen, pasted, damaged), target
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """As `MemoryUNet`. Raises UserError for images without three colours or of another side."""
-        side = self.config.image_size
-        if images.shape[1:] != (3, side, side):
+        """As `MemoryUNet`. Raises UserError for images without three colours or with other sides."""
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 32 or images.shape[3] % 32:
             raise UserError(
-                f"MMAERec takes images [B,3,{side},{side}], not {list(images.shape)}; repeat grey ones thrice"
+                f"MMAERec takes colour images [B,3,H,W] whose sides are multiples of 32, not {list(images.shape)}"
             )
         return self.unet(images.contiguous(memory_format=torch.channels_last))
 

@@ -417,9 +417,10 @@ def test_settings_that_cannot_be(changes, said):
 
 
 def test_grey_pictures_and_other_sizes_are_named():
-    for shape in ((1, 1, 64, 64), (1, 3, 96, 96)):
-        with pytest.raises(UserError, match=r"takes images \[B,3,64,64\]"):
+    for shape in ((1, 1, 64, 64), (1, 3, 64, 80), (3, 64, 64)):
+        with pytest.raises(UserError, match=r"takes colour images \[B,3,H,W\] whose sides are multiples of 32"):
             tiny()(torch.zeros(shape))
+    assert tiny().eval()(torch.zeros(1, 3, 64, 96))[0].shape == (1, 3, 64, 96)  # the parts of an elongated picture
 
 
 @pytest.mark.parametrize(("dead", "what"), [("zero", "answers with zeros"), ("softmax", "mixes all its items")])
