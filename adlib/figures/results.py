@@ -28,10 +28,12 @@ from adlib.metrics import names as metric_names
 from adlib.reports.measured import interval_words
 
 NOT_TERMS = ("epoch", "seconds", "total", "method", "dataset", "category", "seed", "hash")
+NO_TERM = ("lr", "lost_")  # how the other columns begin that are no terms of the loss
 TERM_COLOURS = {"p_true": NORMAL, "p_fake": ANOMALOUS}  # shares of normal and of synthetic rows beyond the margin
 TERM_LABELS = {"p_true": "normal rows (p_true)", "p_fake": "noisy rows (p_fake)"}
 AUROC = ("image_auroc", "pixel_auroc")
 NOT_COMPARABLE = "published, not comparable"
+FACTOR = 100  # between loss terms from which on their axis is logarithmic
 MOST = 6  # colours that readers tell apart: more categories are drawn as one mean
 
 
@@ -59,7 +61,7 @@ def training_curves(runs) -> Figure:
     """Loss, its logged terms, and, where the test set was looked at, the oracle's image AUROC, against the epoch."""
     head, history = described(runs), runs.history
     oracle = [c for c in history if c.endswith("(oracle)") and history[c].notna().any()]
-    terms = [c for c in history if c not in (*NOT_TERMS, *oracle) and not c.startswith("lr") and "(oracle)" not in c]
+    terms = [c for c in history if c not in (*NOT_TERMS, *oracle) and not c.startswith(NO_TERM) and "(oracle)" not in c]
     panels = [p for p in (["total"] if "total" in history else [], terms, oracle) if p]
     if not panels:
         raise UserError("these runs have no training curve: their system collects statistics in one pass")
@@ -68,6 +70,9 @@ def training_curves(runs) -> Figure:
             if names is terms:
                 long = history.melt(["epoch"], terms, var_name="term").replace({"term": TERM_LABELS})
                 curves(ax, long, "value", "term", {TERM_LABELS[name]: c for name, c in TERM_COLOURS.items()})
+                means = long.groupby("term").value.mean()
+                if (long.value.dropna() > 0).all() and means.max() > FACTOR * means.min():
+                    ax.set_yscale("log")
             else:
                 curves(ax, history, names[0])
             if names is oracle:
