@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+import made
 import nbformat
 import page_checks
 import pytest
@@ -18,6 +19,7 @@ from adlib.common.paths import PROJECT
 SOURCES = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 TINY = {"backbone": "tf_efficientnet_lite0", "image_size": 64, "resize": None, "resize_mode": "squash", "epochs": 2}
 TINY |= {"noise_relative": 0.5, "eval_every": 1}
+MMAEREC = made.MMAEREC | {"epochs": 1, "width": 4}
 SMOKE = {"dataset": "textures", "categories": ["brick"], "seeds": [0], "config": TINY, "device": "cpu"}
 DRAEM = {"image_size": 64, "reconstruction_width": 4, "segmentation_width": 4, "learning_rate": 1e-3, "epochs": 2}
 FLOW_STEPS = {"hidden": 8, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
@@ -37,6 +39,12 @@ SMALL = {
         },
         "investigation": {"deep": [{"learning_rate": 1e-4}]},
     },
+    "02_mmaerec": SMOKE | {"config": MMAEREC},
+    "02_mmaerec_ablation": SMOKE
+    | {
+        "config": MMAEREC,
+        "grid": {"branches": ["edge"], "ssim_weight": [0.5], "open": [{"shrink": 3.0, "dead": "zero"}]},
+    },
     "03_simplenet_ablation": SMOKE | {"grid": {"loss": ["ce"]}, "investigation": {"epochs": [1]}},
     "04_draem": SMOKE | {"config": DRAEM},
     "05_validflow": SMOKE | {"config": FLOW, "rivals": {"csflow": FLOW_STEPS, "mahalanobis": {}}},
@@ -44,7 +52,7 @@ SMALL = {
     | {"config": FLOW, "grid": {"blocks": [2]}, "investigation": {"layer": ["blocks.4"]}},
     "run": SMOKE | {"method": "simplenet"},
 }
-SHAPED = ("03_simplenet", "04_draem")  # executed with these, too
+SHAPED = ("02_mmaerec", "03_simplenet", "04_draem")  # executed with these, too
 SHAPES = {"pad": {"resize_mode": "pad"}, "tiles": {"resize_mode": "tiles", "resize": 128}}  # four tiles of a texture
 EVIDENCE = sorted((PROJECT / "results" / "reference" / "notebooks").glob("*.ipynb"))
 

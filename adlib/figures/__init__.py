@@ -1,6 +1,6 @@
 """Every picture: a function each, that returns a matplotlib figure of fixed size with its caption."""
 
-from adlib.figures.ablation import differences
+from adlib.figures.ablation import differences, sweep
 from adlib.figures.diagrams import Box, diagram
 from adlib.figures.maps import anomaly_maps, choose, sample_images, scale, worst_cases, worst_rows
 from adlib.figures.results import (
@@ -40,6 +40,7 @@ __all__ = [
     "scale",
     "score_histograms",
     "speed_against_auroc",
+    "sweep",
     "training_curves",
     "worst_cases",
     "worst_rows",

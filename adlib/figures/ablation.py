@@ -44,3 +44,29 @@ def _panel(ax, of_metric: pd.DataFrame, rows: list[tuple]) -> None:
         if isinstance(seeds, list) and len(seeds) > 1:
             ax.plot(100 * np.array(seeds), [place + 0.22] * len(seeds), "o", mfc="none", mec=OTHERS[4], markersize=4)
     ax.axvline(0, color="black", linewidth=0.8)
+
+
+def sweep(table: pd.DataFrame, x: str, note: str = "") -> Figure:
+    """A panel per metric, its values against one setting: a circle per seed, a line through their means.
+
+    table: index (value of the setting, seed), columns metrics, in percent. x: the setting's name, on the axis.
+    """
+    means = table.groupby(level=0).mean()
+    with canvas(2.6 * len(table.columns), 2.6) as fig:
+        for k, (ax, metric) in enumerate(
+            zip(fig.subplots(1, len(table.columns), squeeze=False)[0], table.columns, strict=True)
+        ):
+            ax.plot(means.index, means[metric], "-", color=OTHERS[k % 6])
+            places = table.index.get_level_values(0)
+            ax.plot(places, table[metric], "o", mfc="none", mec=OTHERS[k % 6], markersize=4)
+            ax.set_xlabel(x)
+            ax.set_ylabel(f"{metric_names.label(metric)} [%]")
+        told = "; ".join(
+            f"{metric_names.label(metric)} {values.iloc[0]:.1f} at the left end, {values.iloc[-1]:.1f} at the right, "
+            f"highest at {values.idxmax():g}"
+            for metric, values in means.items()
+        )
+        seeds = table.index.get_level_values(1).nunique()
+        circles = "Circles: single seeds; line: their mean." if seeds > 1 else "One seed."
+        caption(fig, f"{note} {circles}", f"Curves over {x}: {told}. {note}")
+    return fig

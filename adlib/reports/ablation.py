@@ -37,6 +37,19 @@ SPOKEN = {
     "ssim=windowed": "SSIM in windows",
     "augment=none": "no augmentation",
     "augment=all": "crop, rotation and flip",
+    "branches=memory": "memories only",
+    "branches=edge": "edges only",
+    "ssim_weight=0.0, entropy_weight=0.0": "l2 alone",
+    "ssim_weight=0.0, entropy_weight=0.0002": "l2 and entropy",
+    "use_l2=False, entropy_weight=0.0": "SSIM alone",
+    "use_l2=False": "SSIM and entropy",
+    "entropy_weight=0.0": "l2 and SSIM",
+    "attention=none": "no attention",
+    "attention=se": "squeeze-and-excitation",
+    "attention=cbam": "CBAM",
+    "entropy_reduction=sum": "entropy summed, as printed",
+    "corruption=none": "input not damaged",
+    "dead=zero": "lost places are 0",
 }
 
 
@@ -93,6 +106,33 @@ def differences(results: dict, names: tuple[str, ...] = ("image_auroc", "pixel_a
     table = pd.DataFrame(rows)
     table.attrs["notes"] = measured.provenance([run.record for part in results.values() for run in part])
     return table
+
+
+def seed_by_seed(results: dict, factors: Sequence[str], names: tuple[str, ...]) -> pd.DataFrame:
+    """A row per setting and seed, the base and the variants of some factors: metrics in percent, mean over categories.
+
+    Index: setting (as `spoken`), seed; columns: names. NaN where a metric was not measured.
+    """
+    rows = []
+    for key, found in results.items():
+        if key == BASE or key[0] in factors:
+            setting = "base" if key == BASE else spoken(*key)
+            for seed in dict.fromkeys(run.record["seed"] for run in found):
+                of = [(run, c) for run in found if run.record["seed"] == seed for c in run.record["per_category"]]
+                values = {name: 100 * np.mean([_value(run, c, name) for run, c in of]) for name in names}
+                rows.append({"setting": setting, "seed": seed} | values)
+    return pd.DataFrame(rows).set_index(["setting", "seed"])
+
+
+def luck(table: pd.DataFrame, metric: str) -> str:
+    """A sentence on a table of `seed_by_seed`: whether settings are farther apart than the seeds of one setting."""
+    groups = table[metric].groupby("setting", sort=False)
+    between, within = groups.mean().std(ddof=1), groups.std(ddof=1).mean()
+    said = f"{label(metric)}: the settings differ by {between:.1f} points (standard deviation)"
+    if np.isnan(within):
+        return f"{said}; with one seed each, how much of it is luck cannot be told."
+    verdict = "**below** the seeds: the order is mostly luck" if between < within else "above the seeds"
+    return f"{said}, seeds of one setting by {within:.1f}: {verdict}."
 
 
 def reading(low: float, high: float, seeds: Sequence[float] = ()) -> str:

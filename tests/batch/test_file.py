@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import json
 import re
 import socket
 import subprocess
@@ -65,6 +66,21 @@ def test_after_the_batch_its_notebooks_train_nothing(name):
                 plans += runs.plans(rival, *chosen, config)
             missing = {str(p.folder) for p in plans} - made
             assert not missing
+
+
+def test_the_ablations_of_mmaerec_are_those_of_its_notebook():
+    """Its data are not here, so the settings themselves are compared: base and variants of file and notebook."""
+    entries = yaml.safe_load((PROJECT / "batch/ablation_mmaerec.yml").read_text())
+    *items, report = entries
+    grid = defaults(PROJECT / "notebooks/02_mmaerec_ablation.ipynb")["grid"]
+    asked = ablation.variants(report["parameters"]["config"], grid)
+    made = [
+        item["config"] | dict(zip(item.get("grid", {}), values, strict=True))
+        for item in items
+        for values in itertools.product(*item.get("grid", {}).values())
+    ]
+    key = lambda config: json.dumps(config, sort_keys=True)
+    assert set(map(key, made)) == set(map(key, asked.values()))
 
 
 def test_a_grid_value_may_change_several_fields(tmp_path):
