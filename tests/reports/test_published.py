@@ -225,14 +225,14 @@ def test_every_paper_has_one_system_of_its_own_and_a_title():
 
 
 def test_a_variant_with_a_config_is_one_that_our_config_accepts():
-    """DRAEM's three rows on augmentation, seven of ValidFlow's Tables 6 and 7; the default changes nothing, what we
-    cannot make has no config.
+    """DRAEM's three rows on augmentation, seven of ValidFlow's Tables 6 and 7, 14 of MMAERec's Tables 5 to 8; the default
+    changes nothing, what we cannot make has no config.
     """
     roles = published.roles()
     known = roles[[config is not None for config in roles["config"]]]
     assert set(known.query("role in ('own', 'default')").index) == set(roles.query("role in ('own', 'default')").index)
     changed = known[[bool(config) for config in known["config"]]]
-    assert changed["paper"].value_counts().to_dict() == {"draem": 3, "validflow": 7}
+    assert changed["paper"].value_counts().to_dict() == {"draem": 3, "validflow": 7, "mmaerec": 14}
     for row in changed.itertuples():
         config_class = models.get(published.method_of(row.paper, row.system))[1]
         made = config_class.from_dict(config_class().to_dict() | row.config)
