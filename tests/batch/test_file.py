@@ -312,7 +312,7 @@ def test_an_item_of_very_many_seeds_has_a_name_that_fits(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "batch").glob("*.yml")), ids=lambda path: path.stem)
 def test_the_batch_files_of_the_project_are_valid(path, shared, monkeypatch):
-    """With the companion folder's data and weights. The papers' settings lack WRN-50 and others, some of mvtec_ad, and btad."""
+    """With the companion folder's data and weights. The papers' settings lack some networks, some of mvtec_ad, btad."""
     monkeypatch.setenv("ADLIB_DATA", str(shared / "data"))
     monkeypatch.setenv("ADLIB_WEIGHTS", str(shared / "weights"))
     if not {"mvtec_ad", "mtd", "dagm", "dtd"} <= {folder.name for folder in (shared / "data").iterdir()}:

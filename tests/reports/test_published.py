@@ -225,8 +225,8 @@ def test_every_paper_has_one_system_of_its_own_and_a_title():
 
 
 def test_a_variant_with_a_config_is_one_that_our_config_accepts():
-    """DRAEM's three rows on augmentation, seven of ValidFlow's Tables 6 and 7, 14 of MMAERec's Tables 5 to 8; the default
-    changes nothing, what we cannot make has no config.
+    """DRAEM's three rows on augmentation, seven of ValidFlow's Tables 6 and 7, 14 of MMAERec's Tables 5 to 8; the
+    default changes nothing, what we cannot make has no config.
     """
     roles = published.roles()
     known = roles[[config is not None for config in roles["config"]]]
