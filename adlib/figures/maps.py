@@ -204,7 +204,7 @@ def _block(fig, row, picture, mask, amap, norm: Normalize, header: bool) -> None
     decision = "anomalous" if row.decision else "normal"
     error = "" if row.decision == row.label else (" (false alarm)", " (missed)")[row.label]
     colour = ANOMALOUS if row.decision else NORMAL
-    fig.suptitle(f"{row.defect}: image score {row.score:.3f}, called {decision}{error}", fontsize=8, color=colour)
+    fig.suptitle(f"{row.defect}: image score {row.score:.3g}, called {decision}{error}", fontsize=8, color=colour)
 
 
 def _bar(fig, run, category: str) -> None:

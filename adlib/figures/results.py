@@ -161,6 +161,7 @@ def _histogram(ax, run, category: str) -> None:
     ax.set_ylabel("test images")
     ax.set_ylim(top=1.4 * ax.get_ylim()[1])
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5))  # long numbers would touch
     ax.legend(fontsize=7, loc="upper center", ncols=2, borderaxespad=0.2)
 
 

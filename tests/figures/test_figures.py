@@ -116,9 +116,9 @@ def test_titles_name_defect_score_and_wrong_decisions(run):
     """Row 1 is normal but flagged (2.5 > 2), row 3 anomalous but passed (1.5): both titles say so."""
     fig = figures.anomaly_maps(run)
     titles = [b._suptitle.get_text() for b in fig.subfigs[1].subfigs if b.axes]
-    assert "good: image score 2.500, called anomalous (false alarm)" in titles
-    assert "broken: image score 1.500, called normal (missed)" in titles
-    assert "broken: image score 6.000, called anomalous" in titles
+    assert "good: image score 2.5, called anomalous (false alarm)" in titles
+    assert "broken: image score 1.5, called normal (missed)" in titles
+    assert "broken: image score 6, called anomalous" in titles
 
 
 def test_a_figure_of_maps_names_both_thresholds(run):
