@@ -17,6 +17,8 @@ SYSTEMS = {
     "csflow": "adlib.models.csflow.CSFlow",
     "differnet": "adlib.models.differnet.DifferNet",
     "mahalanobis": "adlib.models.mahalanobis.Mahalanobis",
+    "padim": "adlib.models.padim.PaDiM",
+    "patchcore": "adlib.models.patchcore.PatchCore",
     "nearest_neighbour": "adlib.models.nearest_neighbour.NearestNeighbour",
 }
 

@@ -72,6 +72,13 @@ MMAEREC = {
     "epochs": 40,
 }
 
+# Statistics of three or two layers of Lite0.
+LITE0 = {"image_size": 64, "resize_mode": "squash", "resize": None, "backbone": "tf_efficientnet_lite0"}
+BASELINES = {
+    "padim": LITE0 | {"channels": 20},
+    "patchcore": LITE0 | {"dim": 32, "coreset": 0.2, "projected": 8},
+}
+
 
 def picture(i: int, defect: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """uint8 RGB [72,72,3] and its mask uint8 [72,72]."""

@@ -30,6 +30,7 @@ SMALL = {
     "improved_mae": made.MAE,
     "mmaerec": made.MMAEREC | {"corruption": "none"},
     **made.RIVALS,
+    **made.BASELINES,
 } | {name: {**made.THREE_SCALES, **more} for name, more in made.FLOWS.items()}
 
 

@@ -24,6 +24,7 @@ SMALL = {
     "mmaerec": made.MMAEREC | {"epochs": 1},
     "improved_mae": made.MAE | {"epochs": 1, "batch_size": 4},
     **made.RIVALS,
+    **made.BASELINES,
 } | {name: {**made.THREE_SCALES, **more} for name, more in made.FLOWS.items()}
 NAMES = [*SMALL, *(stub.__name__ for stub in stubs.STUBS)]
 WITHOUT_MAP = ("LossAndFit", "TwoOptimisers", "ManyViews", "differnet", "mahalanobis", "nearest_neighbour")

@@ -1,0 +1,126 @@
+"""PaDiM. Defard, Setkov, Loesch, Audigier, ICPR workshops 2021 (PaDiM: a Patch Distribution Modeling Framework for
+Anomaly Detection and Localization); a baseline of papers 02, 03 and 05.
+
+At every place of a grid, one Gaussian over the features of the normal pictures at that place; the score is the
+Mahalanobis distance to it. Nothing is learnt by steps. The model is tied to position: turned objects look anomalous.
+
+Sources: xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master, main.py (features, channels, distance, smoothing);
+the paper's 0.01 on the diagonal of the covariance. Chosen: the distance by Cholesky factors instead of an inverse; no
+scaling of the scores over the test set.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adlib.backbones import Features
+from adlib.common.errors import UserError
+from adlib.layers import gaussian_blur
+from adlib.models import base
+from adlib.models.base import Scores
+from adlib.models.config import LARGEST_SIDE, setting
+
+RIDGE = 0.01  # on the diagonal of each covariance: with fewer pictures than channels it is part of the model
+ROWS = 32  # pictures at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(base.Config):
+    """The paper's largest setting, WR50-Rd550."""
+
+    image_size: int = setting(224, low=32, high=LARGEST_SIDE)  # pixels per side
+    resize_mode: str = "short_crop"
+    resize: int | None = setting(256, low=8, high=LARGEST_SIDE)
+    backbone: str = "wide_resnet50_2.tv_in1k"  # timm name; resnet18.tv_in1k with channels 100 is the small setting
+    layers: tuple[int, ...] = setting((1, 2, 3), low=0, high=64)  # of timm's features, on the grid of the first
+    pretrained: bool = True  # false: random backbone, a control
+    channels: int = setting(550, low=1, high=100_000)  # d, drawn at random from those of all layers
+    channel_seed: int = setting(1024, low=0, high=10**9)  # of this draw
+    smooth: float = setting(4.0, low=0.0, high=64.0)  # pixels, of the map
+    epochs: int | None = setting(0, low=0, high=0)  # none: statistics are collected in one pass
+
+
+def concatenated(maps: tuple[Tensor, ...]) -> Tensor:
+    """Maps [B,C,h,w] of all layers on the grid of the first: [B,sum C,h,w]; coarse vectors are repeated."""
+    return torch.cat([F.interpolate(each, size=maps[0].shape[-2:], mode="nearest") for each in maps], 1)
+
+
+def gaussians(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of vectors [N,P,d] at P places: means [P,d] and the lower Cholesky factors [P,d,d] of their covariances.
+
+    Covariance with N - 1, and RIDGE on its diagonal. Raises UserError for fewer than two pictures.
+    """
+    if len(rows) < 2:
+        raise UserError(f"a Gaussian needs at least 2 training images, but there is {len(rows)}; add normal images")
+    mean = rows.mean(0)
+    off = (rows - mean).transpose(0, 1)  # [P,N,d]
+    return mean, factors(off.mT @ off, len(rows))
+
+
+def factors(products: Tensor, count: int) -> Tensor:
+    """Sums of outer products [P,d,d] of centred vectors of `count` pictures -> lower Cholesky factors [P,d,d]."""
+    covariance = products / (count - 1)
+    covariance.diagonal(dim1=1, dim2=2).add_(RIDGE)
+    return torch.linalg.cholesky(covariance).contiguous()  # as it is stored, so that a loaded one rounds alike
+
+
+def distance(rows: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
+    """sqrt((x - m)' S^-1 (x - m)) of vectors [B,P,d] -> [B,P]; a norm, so never negative."""
+    off = (rows - mean).permute(1, 2, 0)  # [P,d,B]
+    return torch.linalg.solve_triangular(factor, off, upper=False).norm(dim=1).T
+
+
+class PaDiM(base.Detector):
+    """Features of three layers -> d random channels -> a Gaussian for each place; image score: maximum of the map."""
+
+    Config = Config
+    embedding_fields = ("channels", "channel_seed")
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.backbone = Features(config.backbone, config.layers, config.pretrained)
+        total = sum(self.backbone.channels)
+        if config.channels > total:
+            raise UserError(
+                f"channels {config.channels} of {config.backbone}: its layers have {total}; use at most that"
+            )
+        drawn = random.Random(config.channel_seed).sample(range(total), config.channels)
+        self.register_buffer("drawn", torch.tensor(drawn), persistent=False)
+        side, d = config.image_size // self.backbone.strides[0], config.channels
+        self.register_buffer("mean", torch.zeros(side * side, d))
+        self.register_buffer("factor", torch.eye(d).repeat(1, 1, 1))  # [P,d,d] once it is fitted
+
+    @property
+    def protocol(self) -> dict:
+        return {"image_score": "max", "smoothing": f"Gaussian, {self.config.smooth:g} pixels"}
+
+    def embed(self, images: Tensor) -> Tensor:
+        """[B,3,H,W] in 0..1 -> the drawn channels [B,d,h,w]."""
+        return concatenated(self.backbone(images)).index_select(1, self.drawn)
+
+    def rows(self, embeddings: Tensor) -> Tensor:
+        """[B,d,h,w] -> [B,P,d]."""
+        return embeddings.flatten(2).mT
+
+    def fit(self, embeddings, generator: torch.Generator) -> None:
+        """Two passes over the training pictures: means, then covariances; so nothing cancels in float32."""
+        chunks = [range(i, min(i + ROWS, len(embeddings))) for i in range(0, len(embeddings), ROWS)]
+        if len(embeddings) < 2:
+            raise UserError(f"a Gaussian needs at least 2 training images, but there is {len(embeddings)}")
+        take = lambda chunk: self.rows(embeddings.take(chunk, generator.device))
+        mean = sum(take(chunk).sum(0) for chunk in chunks) / len(embeddings)
+        products = 0
+        for chunk in chunks:
+            off = (take(chunk) - mean).transpose(0, 1)
+            products = products + off.mT @ off
+        self.mean, self.factor = mean, factors(products, len(embeddings))
+
+    def score(self, embeddings: Tensor) -> Scores:
+        found = distance(self.rows(embeddings), self.mean, self.factor)
+        grid = found.unflatten(1, embeddings.shape[-2:])[:, None]
+        size = [side * self.backbone.strides[0] for side in embeddings.shape[-2:]]
+        maps = gaussian_blur(F.interpolate(grid, size=size, mode="bilinear")[:, 0], self.config.smooth)
+        return Scores(self.pool(maps), maps)
