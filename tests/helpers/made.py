@@ -72,11 +72,18 @@ MMAEREC = {
     "epochs": 40,
 }
 
-# Statistics of three or two layers of Lite0.
+# Statistics of three or two layers of Lite0; a student of a random ResNet-18, for Lite0 is none.
 LITE0 = {"image_size": 64, "resize_mode": "squash", "resize": None, "backbone": "tf_efficientnet_lite0"}
 BASELINES = {
     "padim": LITE0 | {"channels": 20},
     "patchcore": LITE0 | {"dim": 32, "coreset": 0.2, "projected": 8},
+    "reverse_distillation": {
+        "image_size": 64,
+        "backbone": "resnet18",
+        "pretrained": False,
+        "epochs": 1,
+        "batch_size": 8,
+    },
 }
 
 

@@ -1,4 +1,4 @@
-"""PaDiM and PatchCore: statistics, banks and scores against golden/baselines.npz, other libraries and by hand."""
+"""PaDiM, PatchCore, reverse distillation: against golden/baselines.npz, other libraries, exact sizes and by hand."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from adlib.common.errors import UserError
 from adlib.embeddings import Embeddings
 from adlib.layers import gaussian_blur
 from adlib.models import padim, patchcore
+from adlib.models import reverse_distillation as rd
 from adlib.models.padim import PaDiM
 from adlib.models.patchcore import PatchCore, greedy, nearest, patches, reweighted, vectors
 
@@ -187,3 +188,47 @@ def test_a_reweighted_score_is_the_pool_of_its_cells():
 def test_patchcore_joins_layers():
     with pytest.raises(UserError, match="joins two or more"):
         PatchCore(patchcore.Config.from_dict(LITE0 | {"layers": (2,)}))
+
+
+# Reverse distillation
+
+
+@pytest.mark.parametrize(
+    ("backbone", "learning", "unused"), [("resnet18", 15_908_480, 525_312), ("wide_resnet50_2", 92_195_328, 8_392_704)]
+)
+def test_bottleneck_and_decoder_have_the_authors_sizes(backbone, learning, unused):
+    """All that their code builds, less the convolution that it never uses."""
+    with torch.device("meta"):
+        net = rd.ReverseDistillation(rd.Config(backbone=backbone, pretrained=False))
+    found = sum(p.numel() for part in (net.bottleneck, net.decoder) for p in part.parameters())
+    assert found == learning - unused
+
+
+def test_the_student_rebuilds_the_teachers_shapes():
+    net = rd.ReverseDistillation(rd.Config(backbone="resnet18", pretrained=False, image_size=64)).eval()
+    with torch.no_grad():
+        maps = net.embed(torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)))
+        rebuilt = net.decoder(net.bottleneck(maps))
+    assert [m.shape for m in rebuilt] == [m.shape for m in maps]
+
+
+def test_distillation_is_the_authors(golden):
+    """Loss of flattened maps; sum and product of the enlarged maps; the smoothed sum and its maximum."""
+    teacher, student = (tuple(tensors(golden, *(f"rd_{who}{i}" for i in (1, 2, 3)))) for who in "ts")
+    near(rd.distance(teacher, student), tensors(golden, "rd_loss")[0])
+    for combine, name in (("sum", "rd_map_sum_raw"), ("product", "rd_map_mul_raw")):
+        near(rd.anomaly_map(teacher, student, (32, 32), combine), tensors(golden, name)[0])
+    smooth = gaussian_blur(rd.anomaly_map(teacher, student, (32, 32)), 4.0)
+    near(smooth, tensors(golden, "rd_map_sum_smooth")[0])
+    near(smooth.flatten(1).amax(1).double(), tensors(golden, "rd_image_sum")[0])
+
+
+def test_distance_by_hand():
+    """One scale, two places of one channel: (3, 4) against (4, 3): cosine 24 / 25, distance 0.04."""
+    a, b = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2), torch.tensor([4.0, 3.0]).view(1, 1, 1, 2)
+    assert rd.distance((a,), (b,)) == pytest.approx(0.04, abs=1e-6)
+
+
+def test_a_teacher_that_is_no_resnet_is_refused():
+    with pytest.raises(UserError, match="mirrors a ResNet"):
+        rd.ReverseDistillation(rd.Config(backbone="tf_efficientnet_lite0", image_size=64))
