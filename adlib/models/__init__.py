@@ -20,6 +20,7 @@ SYSTEMS = {
     "padim": "adlib.models.padim.PaDiM",
     "patchcore": "adlib.models.patchcore.PatchCore",
     "reverse_distillation": "adlib.models.reverse_distillation.ReverseDistillation",
+    "ganomaly": "adlib.models.ganomaly.GANomaly",
     "nearest_neighbour": "adlib.models.nearest_neighbour.NearestNeighbour",
 }
 

@@ -1,4 +1,4 @@
-"""PaDiM, PatchCore, reverse distillation: against golden/baselines.npz, other libraries, exact sizes and by hand."""
+"""PaDiM, PatchCore, reverse distillation, GANomaly: against golden/baselines.npz, other libraries, and by hand."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from scipy.spatial.distance import mahalanobis
 from adlib.common.errors import UserError
 from adlib.embeddings import Embeddings
 from adlib.layers import gaussian_blur
-from adlib.models import padim, patchcore
+from adlib.models import ganomaly, padim, patchcore
 from adlib.models import reverse_distillation as rd
 from adlib.models.padim import PaDiM
 from adlib.models.patchcore import PatchCore, greedy, nearest, patches, reweighted, vectors
@@ -61,7 +61,7 @@ def test_padims_distance_is_scipys():
         assert padim.distance(rows[4:5], mean, factor)[0, place] == pytest.approx(wanted)
 
 
-def test_padim_fits_in_parts_as_in_one(monkeypatch):
+def test_padim_fits_in_parts_as_in_one():
     """Two passes over parts of 32 pictures: the same as all at once; the factors reproduce the covariance."""
     detector = PaDiM(padim.Config.from_dict(LITE0 | {"channels": 5}))
     stored = torch.randn(40, 5, 4, 4, generator=torch.Generator().manual_seed(0)).numpy()
@@ -232,3 +232,57 @@ def test_distance_by_hand():
 def test_a_teacher_that_is_no_resnet_is_refused():
     with pytest.raises(UserError, match="mirrors a ResNet"):
         rd.ReverseDistillation(rd.Config(backbone="tf_efficientnet_lite0", image_size=64))
+
+
+# GANomaly
+
+
+@pytest.mark.parametrize(
+    ("side", "width", "generator", "discriminator"),
+    [
+        (32, 64, 3_206_528, 663_296),
+        (64, 64, 10_729_856, 2_765_568),
+        (128, 64, 38_359_424, 11_164_416),
+        (256, 64, 143_950_208, 44_739_328),
+        (128, 32, 10_823_872, 2_796_928),
+    ],
+)
+def test_ganomaly_has_the_authors_sizes(side, width, generator, discriminator):
+    with torch.device("meta"):
+        net = ganomaly.GANomaly(ganomaly.Config(image_size=side, width=width))
+    size = lambda *parts: sum(p.numel() for part in parts for p in part.parameters())
+    assert size(net.encoder, net.decoder, net.again) == generator
+    assert size(net.discriminator) == discriminator
+
+
+def test_ganomalys_terms_are_the_authors(golden):
+    """Squared distance of features, l1 of pictures times 50, squared distance of codes; cross-entropy, halved."""
+    names = ("feat_real", "feat_fake", "x", "xhat", "z", "zhat", "pred_real", "pred_fake", "losses_adv_con_enc_g_d")
+    real, fake, x, made, code, again, told_real, told_fake, wanted = tensors(golden, *(f"ga_{name}" for name in names))
+    net = ganomaly.GANomaly(ganomaly.Config())
+    logit = lambda p: p.logit()[:, None]
+    answers = {id(x): (real, logit(told_real)), id(made): (fake, logit(told_fake))}
+
+    class Told(torch.nn.Module):
+        features = staticmethod(lambda images: answers[id(images)][0])
+
+        def forward(self, images):
+            return logit(told_real) if torch.equal(images, x) else logit(told_fake)
+
+    net.discriminator = Told()
+    terms = net.generator_terms(x, made, code[:2].flatten(1), again[:2].flatten(1))
+    found = [terms[name] for name in ("adversarial", "content", "code", "total")]
+    near(torch.stack([*found, net.discriminator_loss(x, made)]), wanted)
+
+
+def test_ganomalys_score_is_the_authors(golden):
+    """Mean over the code of the squared distance."""
+    code, again, wanted = tensors(golden, "ga_z", "ga_zhat", "ga_score")
+    net = ganomaly.GANomaly(ganomaly.Config()).eval()
+    net.rebuilt = lambda x: (None, code.flatten(1), again.flatten(1))
+    near(net.score(torch.zeros(6, 3, 32, 32)).image, wanted)
+
+
+def test_ganomaly_wants_a_power_of_two():
+    with pytest.raises(UserError, match="no power of two; use 32 or 64"):
+        ganomaly.Config(image_size=48)

@@ -27,7 +27,7 @@ SMALL = {
     **made.BASELINES,
 } | {name: {**made.THREE_SCALES, **more} for name, more in made.FLOWS.items()}
 NAMES = [*SMALL, *(stub.__name__ for stub in stubs.STUBS)]
-WITHOUT_MAP = ("LossAndFit", "TwoOptimisers", "ManyViews", "differnet", "mahalanobis", "nearest_neighbour")
+WITHOUT_MAP = ("LossAndFit", "TwoOptimisers", "ManyViews", "differnet", "mahalanobis", "nearest_neighbour", "ganomaly")
 MODES = {"pad": {"resize_mode": "pad"}, "tiles": {"resize_mode": "tiles", "stride": 48}}
 
 
