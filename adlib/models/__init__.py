@@ -19,6 +19,7 @@ SYSTEMS = {
     "mahalanobis": "adlib.models.mahalanobis.Mahalanobis",
     "padim": "adlib.models.padim.PaDiM",
     "patchcore": "adlib.models.patchcore.PatchCore",
+    "spade": "adlib.models.spade.SPADE",
     "reverse_distillation": "adlib.models.reverse_distillation.ReverseDistillation",
     "ganomaly": "adlib.models.ganomaly.GANomaly",
     "nearest_neighbour": "adlib.models.nearest_neighbour.NearestNeighbour",

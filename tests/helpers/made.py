@@ -77,6 +77,7 @@ LITE0 = {"image_size": 64, "resize_mode": "squash", "resize": None, "backbone": 
 BASELINES = {
     "padim": LITE0 | {"channels": 20},
     "patchcore": LITE0 | {"dim": 32, "coreset": 0.2, "projected": 8},
+    "spade": LITE0 | {"map_neighbours": 4},
     "ganomaly": {"image_size": 64, "width": 16, "code": 20, "learning_rate": 1e-3, "batch_size": 4, "epochs": 1},
     "reverse_distillation": {
         "image_size": 64,

@@ -1,4 +1,4 @@
-"""PaDiM, PatchCore, reverse distillation, GANomaly: against golden/baselines.npz, other libraries, and by hand."""
+"""PaDiM, PatchCore, SPADE, reverse distillation, GANomaly: against golden/baselines.npz, libraries, and by hand."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from scipy.spatial.distance import mahalanobis
 from adlib.common.errors import UserError
 from adlib.embeddings import Embeddings
 from adlib.layers import gaussian_blur
-from adlib.models import ganomaly, padim, patchcore
+from adlib.models import ganomaly, padim, patchcore, spade
 from adlib.models import reverse_distillation as rd
 from adlib.models.padim import PaDiM
 from adlib.models.patchcore import PatchCore, greedy, nearest, patches, reweighted, vectors
@@ -188,6 +188,44 @@ def test_a_reweighted_score_is_the_pool_of_its_cells():
 def test_patchcore_joins_layers():
     with pytest.raises(UserError, match="joins two or more"):
         PatchCore(patchcore.Config.from_dict(LITE0 | {"layers": (2,)}))
+
+
+# SPADE
+
+
+def test_spade_is_the_repositorys(golden):
+    """Five nearest pictures by their pooled features; exact search of places in them; mean of the levels, smoothed."""
+    pooled, *levels = tensors(golden, "sp_avgpool", "sp_l1", "sp_l2", "sp_l3")
+    index, image, raw, smooth = tensors(golden, "sp_knn_index", "sp_image", "sp_map_raw", "sp_map_smooth")
+    count, k = (int(golden("baselines")[name]) for name in ("sp_ntrain", "sp_k"))
+    far, which = spade.nearest_images(pooled[count:], pooled[:count], k)
+    near(far.mean(1), image)
+    assert which.sort().values.tolist() == index.sort().values.tolist()
+    total = 0
+    for maps in levels:
+        found = torch.stack([spade.nearest_places(maps[count + i], maps[which[i]]) for i in range(2)])
+        total = total + F.interpolate(found[:, None], size=(32, 32), mode="bilinear")[:, 0]
+    near(total / 3, raw)
+    near(gaussian_blur(total / 3, 4.0), smooth)
+
+
+def test_spade_scores_as_its_parts():
+    """A fitted system on its own training pictures: image score the mean of 0 and the next distances, map nearly 0."""
+    net = spade.SPADE(spade.Config.from_dict(LITE0 | {"image_neighbours": 2, "map_neighbours": 1})).eval()
+    images = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        stored = net.embed(images)
+        net.fit(Embeddings([[part.numpy() for part in stored]], single=False), torch.Generator())
+        found = net.score(stored)
+    far = torch.cdist(stored[0], stored[0]).sort().values[:, 1] / 2
+    near(found.image, far, atol=1e-4)
+    assert found.map.abs().max() < 0.05  # the gallery is rounded to half precision
+    near(net.pool(found.cells), found.image)
+
+
+def test_spade_wants_ascending_layers():
+    with pytest.raises(UserError, match="must ascend, each once"):
+        spade.SPADE(spade.Config.from_dict(LITE0 | {"layers": (2, 1)}))
 
 
 # Reverse distillation
