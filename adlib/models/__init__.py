@@ -20,6 +20,8 @@ SYSTEMS = {
     "padim": "adlib.models.padim.PaDiM",
     "patchcore": "adlib.models.patchcore.PatchCore",
     "spade": "adlib.models.spade.SPADE",
+    "riad": "adlib.models.riad.RIAD",
+    "ae_ssim": "adlib.models.ae_ssim.AESSIM",
     "reverse_distillation": "adlib.models.reverse_distillation.ReverseDistillation",
     "ganomaly": "adlib.models.ganomaly.GANomaly",
     "nearest_neighbour": "adlib.models.nearest_neighbour.NearestNeighbour",

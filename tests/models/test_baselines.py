@@ -1,4 +1,4 @@
-"""PaDiM, PatchCore, SPADE, reverse distillation, GANomaly: against golden/baselines.npz, libraries, and by hand."""
+"""The baselines of the comparison: against golden/baselines.npz, other libraries, exact sizes and by hand."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from scipy.spatial.distance import mahalanobis
 
+from adlib import losses
 from adlib.common.errors import UserError
 from adlib.embeddings import Embeddings
 from adlib.layers import gaussian_blur
-from adlib.models import ganomaly, padim, patchcore, spade
+from adlib.models import ae_ssim, ganomaly, padim, patchcore, riad, spade
 from adlib.models import reverse_distillation as rd
 from adlib.models.padim import PaDiM
 from adlib.models.patchcore import PatchCore, greedy, nearest, patches, reweighted, vectors
@@ -324,3 +325,80 @@ def test_ganomalys_score_is_the_authors(golden):
 def test_ganomaly_wants_a_power_of_two():
     with pytest.raises(UserError, match="no power of two; use 32 or 64"):
         ganomaly.Config(image_size=48)
+
+
+# RIAD
+
+
+def test_riad_has_the_repositorys_sizes():
+    with torch.device("meta"):
+        sizes = [sum(p.numel() for p in riad.UNet(width).parameters()) for width in (64, 16)]
+    assert sizes == [28_805_699, 1_803_923]
+
+
+@pytest.mark.parametrize(("cells", "sizes"), [(256, [86, 85, 85]), (9, [3, 3, 3])])
+def test_the_three_sets_hide_every_cell_once(cells, sizes):
+    """A number for each cell is a partition; sizes differ by one at most (the repository's last set is smaller)."""
+    side = int(cells**0.5)
+    owner = riad.masks(4, (side, side), torch.Generator().manual_seed(0))
+    for each in owner:
+        assert sorted(torch.bincount(each.flatten(), minlength=3).tolist(), reverse=True) == sizes
+    assert not torch.equal(owner[0], owner[1])
+
+
+def test_a_cell_is_painted_without_being_seen():
+    """A network that copies what it sees paints black everywhere: of each cell it saw nothing."""
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) + 0.1
+    owner = riad.masks(2, (4, 4), torch.Generator().manual_seed(1))
+    assert riad.painted(lambda seen: seen, x, owner).abs().max() == 0
+    assert torch.equal(riad.painted(lambda seen: x, x, owner), x)
+
+
+def test_riads_terms_are_the_repositorys(golden):
+    """In -1..1: mean square, dissimilarity of gradients after a median, and SSIM of range 1 with zeros beyond."""
+    x, made, similar, mean_map = tensors(golden, "ri_img", "ri_rec", "ri_gms_full", "ri_msgms_map")
+    near(riad.similarity(x, made), similar)
+    near(riad.dissimilarity(x, made)[:, None], mean_map)
+    terms = riad.RIAD(riad.Config(width=1)).terms(made, x)
+    g = golden("baselines")
+    for name, key in (("l2", "ri_l2_loss"), ("gradients", "ri_msgms_loss"), ("ssim", "ri_ssim_loss")):
+        assert terms[name] == pytest.approx(float(g[key]), abs=1e-5)
+    assert terms["total"] == pytest.approx(sum(float(terms[name]) for name in ("l2", "gradients", "ssim")))
+
+
+def test_riads_score_does_not_depend_on_the_batch_or_the_call():
+    net = riad.RIAD(riad.Config(image_size=64, width=2, cells=(4, 8))).eval()
+    x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        near(net.score(x).image[1:], net.score(x[1:]).image)
+
+
+@pytest.mark.parametrize("changes", [{"cells": (3,)}, {"image_size": 40}, {"image_size": 32, "cells": (16,)}], ids=str)
+def test_what_riad_refuses(changes):
+    with pytest.raises(UserError, match="multiple of 16 and of each, with at least 9 cells"):
+        riad.Config(**changes)
+
+
+# AE-SSIM
+
+
+@pytest.mark.parametrize(
+    ("side", "code", "colours", "count"), [(128, 100, 1, 1_048_549), (256, 100, 3, 1_083_431), (256, 500, 3, 2_722_231)]
+)
+def test_ae_ssim_has_the_repositorys_sizes(side, code, colours, count):
+    with torch.device("meta"):
+        net = ae_ssim.autoencoder(side, code, colours)
+        assert net(torch.zeros(1, colours, side, side)).shape == (1, colours, side, side)
+    assert sum(p.numel() for p in net.parameters()) == count
+
+
+def test_ae_ssims_map_is_scikit_images(golden):
+    """Gaussian window, population covariance; away from the border, where paddings differ."""
+    x, made, wanted = (t[None, None] for t in tensors(golden, "ae_x", "ae_rec", "ae_ssim_map_gauss11"))
+    found = losses.ssim(x, made, reduction="none", padding="reflect")
+    near(found[..., 5:-5, 5:-5], wanted[..., 5:-5, 5:-5], atol=5e-5)
+
+
+def test_ae_ssim_refuses_other_sides():
+    with pytest.raises(UserError, match="made for 128 or 256 pixels"):
+        ae_ssim.Config(image_size=192)
