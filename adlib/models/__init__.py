@@ -22,6 +22,7 @@ SYSTEMS = {
     "spade": "adlib.models.spade.SPADE",
     "riad": "adlib.models.riad.RIAD",
     "ae_ssim": "adlib.models.ae_ssim.AESSIM",
+    "cutpaste": "adlib.models.cutpaste.CutPaste",
     "reverse_distillation": "adlib.models.reverse_distillation.ReverseDistillation",
     "ganomaly": "adlib.models.ganomaly.GANomaly",
     "nearest_neighbour": "adlib.models.nearest_neighbour.NearestNeighbour",

@@ -10,7 +10,7 @@ from adlib import losses
 from adlib.common.errors import UserError
 from adlib.embeddings import Embeddings
 from adlib.layers import gaussian_blur
-from adlib.models import ae_ssim, ganomaly, padim, patchcore, riad, spade
+from adlib.models import ae_ssim, cutpaste, ganomaly, padim, patchcore, riad, spade
 from adlib.models import reverse_distillation as rd
 from adlib.models.padim import PaDiM
 from adlib.models.patchcore import PatchCore, greedy, nearest, patches, reweighted, vectors
@@ -402,3 +402,54 @@ def test_ae_ssims_map_is_scikit_images(golden):
 def test_ae_ssim_refuses_other_sides():
     with pytest.raises(UserError, match="made for 128 or 256 pixels"):
         ae_ssim.Config(image_size=192)
+
+
+# CutPaste
+
+
+@pytest.mark.parametrize(("layers", "count"), [(1, 11_506_499), (2, 11_770_179), (8, 13_352_259)])
+def test_cutpaste_has_the_repositorys_sizes(layers, count):
+    with torch.device("meta"):
+        net = cutpaste.CutPaste(cutpaste.Config(head=layers))
+    assert sum(p.numel() for p in net.parameters()) == count
+
+
+def test_cutpastes_distance_is_the_repositorys(golden):
+    """Features of length 1, mean and precision of Ledoit and Wolf."""
+    train, test, wanted = tensors(golden, "cp_train", "cp_test", "cp_maha")
+    mean, precision = cutpaste.gaussian(F.normalize(train))
+    near(cutpaste.distance(F.normalize(test), mean, precision), wanted, rtol=1e-3)
+
+
+def test_rectangles_have_the_papers_sizes():
+    """Of 300 pictures of noise, 2 to 15 % of the pixels change, save for what the whole pixels cut off."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(300, 3, 64, 64, generator=g)
+    share = (cutpaste.rectangle(x, 0.0, g) != x).any(1).float().mean((1, 2))
+    assert 0.015 < share.min() < 0.03
+    assert 0.12 < share.max() < 0.16
+
+
+def test_an_unturned_piece_of_whole_pixels_is_a_copy():
+    """4 x 6 pixels cut at row 0, column 0 and pasted at the other corner of 16 x 16."""
+    x = torch.arange(256.0).view(1, 1, 16, 16).expand(1, 3, 16, 16) / 255
+    places = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    found = cutpaste.pasted(x, x, torch.tensor([[4.0, 6.0]]), places, torch.zeros(1))
+    near(found[..., -4:, -6:], x[..., :4, :6])
+    near(found[..., :-4, :], x[..., :-4, :])
+    quarter = cutpaste.pasted(x, x, torch.tensor([[4.0, 4.0]]), places, torch.tensor([np.pi / 2]))
+    near(quarter[0, 0, -4:, -4:], torch.rot90(x[0, 0, :4, :4], -1), atol=1e-4)
+
+
+def test_scars_are_thin():
+    """At most 25 x 16 pixels, turned or not."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(200, 3, 128, 128, generator=g)
+    count = (cutpaste.scar(x, 0.0, g) != x).any(1).sum((1, 2))
+    assert count.max() <= 26 * 17
+    assert count.min() >= 10
+
+
+def test_jitter_of_zero_changes_nothing():
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    near(cutpaste.jittered(x, 0.0, torch.Generator()), x)
