@@ -69,5 +69,5 @@ def _standing(threshold: dict) -> str:
         )
     return (
         f"comes from {n} held-back normal images, enough to hold the false alarms to {wanted}: most anomalous test "
-        "images score like normal ones"
+        "images score no higher than normal ones"
     )

@@ -29,7 +29,7 @@ def test_from_19_images_on_the_scores_are_to_blame(n, few):
     """More held-back images would not mend it, so the sentence does not ask for them."""
     (sentence,) = cautions([record(0.4, n)])
     assert ("19 or more" in sentence) == few
-    assert ("most anomalous test images score like normal ones" in sentence) != few
+    assert ("most anomalous test images score no higher than normal ones" in sentence) != few
 
 
 def test_a_threshold_from_fitted_images_holds_nothing():
