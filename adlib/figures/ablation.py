@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from adlib.figures.style import OTHERS, canvas, caption
 from adlib.metrics import names as metric_names
@@ -59,6 +60,8 @@ def sweep(table: pd.DataFrame, x: str, note: str = "") -> Figure:
             ax.plot(means.index, means[metric], "-", color=OTHERS[k % 6])
             places = table.index.get_level_values(0)
             ax.plot(places, table[metric], "o", mfc="none", mec=OTHERS[k % 6], markersize=4)
+            ax.xaxis.set_major_locator(MaxNLocator(nbins=4))
+            ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=True)  # 0.0002 as 2 x 10^-4
             ax.set_xlabel(x)
             ax.set_ylabel(f"{metric_names.label(metric)} [%]")
         told = "; ".join(
