@@ -1,6 +1,6 @@
 """Every picture: a function each, that returns a matplotlib figure of fixed size with its caption."""
 
-from adlib.figures.ablation import differences, sweep
+from adlib.figures.ablation import differences, heatmaps, sweep
 from adlib.figures.diagrams import Box, diagram
 from adlib.figures.maps import anomaly_maps, choose, sample_images, scale, worst_cases, worst_rows
 from adlib.figures.results import (
@@ -33,6 +33,7 @@ __all__ = [
     "differences",
     "feature_cloud",
     "grids",
+    "heatmaps",
     "lines",
     "overlay",
     "sample_images",

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -73,3 +74,27 @@ def sweep(table: pd.DataFrame, x: str, note: str = "") -> Figure:
         circles = "Circles: single seeds; line: their mean." if seeds > 1 else "One seed."
         caption(fig, f"{note} {circles}", f"Curves over {x}: {told}. {note}")
     return fig
+
+
+def heatmaps(tables: dict[str, pd.DataFrame], note: str = "") -> Figure:
+    """Tables of two factors beside each other, each with a colour scale of its own and its numbers, in percent.
+
+    tables: {title: table}; the names of index and columns are the axes' labels.
+    """
+    rows, columns = next(iter(tables.values())).shape
+    with canvas((0.62 * columns + 1.6) * len(tables), 0.38 * rows + 1.2) as fig:
+        for ax, (title, table) in zip(fig.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+            sns.heatmap(table, annot=True, fmt=".1f", cmap="viridis", annot_kws={"fontsize": 8}, ax=ax)
+            ax.set(title=title, xlabel=table.columns.name, ylabel=table.index.name)
+            ax.tick_params(axis="y", rotation=0)
+        told = "; ".join(_highest(title, table) for title, table in tables.items())
+        caption(fig, note, f"Tables of numbers. {told}. {note}")
+    return fig
+
+
+def _highest(title: str, table: pd.DataFrame) -> str:
+    """ "[P]: 4 x 6 values from 60.4 to 89.5, the highest at 0.75, E2D4"."""
+    row, column = table.stack().idxmax()
+    size = " x ".join(map(str, table.shape))
+    low, high = table.to_numpy().min(), table.to_numpy().max()
+    return f"{title}: {size} values from {low:.1f} to {high:.1f}, the highest at {row}, {column}"
