@@ -38,8 +38,8 @@ class Config(base.Config):
     head: int = setting(1, low=0, high=16)  # layers of 512 numbers before one of 128 and the classes
     jitter: float = setting(0.1, low=0.0, high=0.5)  # of brightness, contrast and saturation, picture and patch
     learning_rate: float = setting(0.03, low=0.0, high=10.0)  # SGD, along half a cosine to 0
-    momentum: float = setting(0.9, low=0.0, high=0.999)
-    weight_decay: float = setting(3e-5, low=0.0, high=10.0)
+    momentum: float = setting(0.9, low=0.0, high=0.999)  # of SGD
+    weight_decay: float = setting(3e-5, low=0.0, high=10.0)  # of SGD
     batch_size: int = setting(32, low=1, high=LARGEST_BATCH)  # pictures, each shown as three kinds
     epochs: int | None = setting(None, low=0, high=MOST_EPOCHS)
     steps: int | None = setting(65_536, low=1, high=MOST_STEPS)

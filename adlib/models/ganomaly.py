@@ -37,8 +37,8 @@ class Config(base.Config):
     code: int = setting(100, low=1, high=10_000)  # numbers of a code
     width: int = setting(64, low=1, high=512)  # channels of the first level; doubled from level to level
     content_weight: float = setting(50.0, low=0.0, high=1e4)  # of the pictures' l1 distance
-    adversarial_weight: float = setting(1.0, low=0.0, high=1e4)
-    code_weight: float = setting(1.0, low=0.0, high=1e4)
+    adversarial_weight: float = setting(1.0, low=0.0, high=1e4)  # of the squared distance of features
+    code_weight: float = setting(1.0, low=0.0, high=1e4)  # of the squared distance of codes
     learning_rate: float = setting(2e-4, low=0.0, high=10.0)  # Adam
     batch_size: int = setting(64, low=1, high=LARGEST_BATCH)
     epochs: int | None = setting(15, low=0, high=MOST_EPOCHS)

@@ -37,7 +37,7 @@ class Config(base.Config):
     width: int = setting(64, low=1, high=512)  # channels of the first level
     cells: tuple[int, ...] = setting((2, 4, 8, 16), low=1, high=256)  # pixels per side of a cell
     learning_rate: float = setting(1e-4, low=0.0, high=10.0)  # Adam
-    weight_decay: float = setting(1e-5, low=0.0, high=10.0)
+    weight_decay: float = setting(1e-5, low=0.0, high=10.0)  # of Adam
     decay: float = setting(0.1, low=0.0, high=1.0)  # factor of the learning rate
     decay_at: float = setting(250 / 300, low=0.0, high=1.0)  # share of training
     batch_size: int = setting(4, low=1, high=LARGEST_BATCH)

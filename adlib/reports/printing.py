@@ -168,12 +168,15 @@ def _settings_joined(text: pd.DataFrame) -> pd.DataFrame:
 
 
 def _abbreviated(text: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Columns with a long cell, but for the keys, get letters instead: (the table, what each letter means)."""
+    """Columns with a long cell get letters instead, of the keys the long cells alone (a mixture of data sets): (the
+    table, what each letter means).
+    """
     meanings: dict[str, str] = {}
     out = text.copy()
-    for column in text.columns.difference(keys, sort=False):
-        if text[column].str.len().max() > LONGEST:
-            for cell in dict.fromkeys(text[column]):
+    for column in text.columns:
+        long = text[column].str.len() > LONGEST
+        if long.any():
+            for cell in dict.fromkeys(text[column][long] if column in keys else text[column]):
                 if cell != DASH:
                     meanings.setdefault(cell, _letter(len(meanings)))
             out[column] = text[column].map(lambda cell: meanings.get(cell, cell))
