@@ -66,7 +66,9 @@ def short_table(copies) -> str:
     header = ["method", "data", "image AUROC [95 % interval]", "pixel AUROC", "paper: image / pixel"]
     body = pd.DataFrame(lines, columns=header).to_markdown(index=False, disable_numparse=True)
     records = [record for row, setting in chosen for record in _records(setting, row[2])]
-    notes = list(filter(None, (note(setting, *row) for row, setting in chosen for note in (_floor, _apart))))
+    notes = list(
+        filter(None, (note(setting, *row) for row, setting in chosen for note in (_floor, _apart, _perceptual)))
+    )
     notes = list(dict.fromkeys(notes + measured.provenance(records)))
     return body + "\n\n" + "".join(f"- {note}\n" for note in notes)
 
@@ -144,6 +146,15 @@ def _apart(setting: measured.Setting, method: str, dataset: str, category: str) 
         f"{NAMES.get(method, method)} on {NAMES.get(dataset, dataset)} {category}: the {len(values)} runs differ by "
         f"{gap} points of image AUROC ({low} to {high}). Their mean says little."
     )
+
+
+def _perceptual(setting: measured.Setting, method: str, dataset: str, category: str) -> str | None:
+    """Which network took the place of AlexNet in the perceptual term of the loss, where one did."""
+    network = setting.records[0]["config"].get("lpips", "alex")
+    if network == "alex":
+        return None
+    used = "without the perceptual term LPIPS" if network == "off" else f"with LPIPS of {network} in place of AlexNet"
+    return f"{NAMES.get(method, method)} on {NAMES.get(dataset, dataset)} {category}: trained {used}."
 
 
 def times(notebooks: Iterable[Path], training: dict[str, float]) -> pd.DataFrame:

@@ -76,3 +76,13 @@ def test_one_category_is_no_average(monkeypatch):
     assert "mean of" not in pages.short_table(brick)
     both = fake_runs({("brick", "image_auroc"): [0.8], ("grass", "image_auroc"): [0.6]}, "draem", "textures")
     assert "textures (mean of 2 categories), 1 run | 70.0" in " ".join(pages.short_table(both).split())
+
+
+@pytest.mark.parametrize(
+    ("network", "said"), [("squeeze", "with LPIPS of squeeze"), ("off", "without the"), ("alex", None)]
+)
+def test_the_network_of_lpips_is_named_beside_the_number(network, said):
+    """SqueezeNet stands in for AlexNet, or nothing does: never silently."""
+    text = pages.short_table(fake_runs({("bottle", "image_auroc"): [0.9]}, config={"lpips": network}))
+    assert ("LPIPS" in text) == (said is not None)
+    assert said is None or said in text
