@@ -10,6 +10,7 @@ scaling of the scores over the test set.
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,28 +20,21 @@ from torch import Tensor
 from adlib.backbones import Features
 from adlib.common.errors import UserError
 from adlib.layers import gaussian_blur
-from adlib.models import base
+from adlib.models import base, cropped
 from adlib.models.base import Scores
-from adlib.models.config import LARGEST_SIDE, setting
+from adlib.models.config import setting
 
 RIDGE = 0.01  # on the diagonal of each covariance: with fewer pictures than channels it is part of the model
 ROWS = 32  # pictures at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(base.Config):
-    """The paper's largest setting, WR50-Rd550."""
+class Config(cropped.Config):
+    """The paper's largest setting, WR50-Rd550; resnet18.tv_in1k with channels 100 is the small one."""
 
-    image_size: int = setting(224, low=32, high=LARGEST_SIDE)  # pixels per side
-    resize_mode: str = "short_crop"
-    resize: int | None = setting(256, low=8, high=LARGEST_SIDE)
-    backbone: str = "wide_resnet50_2.tv_in1k"  # timm name; resnet18.tv_in1k with channels 100 is the small setting
     layers: tuple[int, ...] = setting((1, 2, 3), low=0, high=64)  # of timm's features, on the grid of the first
-    pretrained: bool = True  # false: random backbone, a control
     channels: int = setting(550, low=1, high=100_000)  # d, drawn at random from those of all layers
     channel_seed: int = setting(1024, low=0, high=10**9)  # of this draw
-    smooth: float = setting(4.0, low=0.0, high=64.0)  # pixels, of the map
-    epochs: int | None = setting(0, low=0, high=0)  # none: statistics are collected in one pass
 
 
 def concatenated(maps: tuple[Tensor, ...]) -> Tensor:
@@ -48,23 +42,23 @@ def concatenated(maps: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([F.interpolate(each, size=maps[0].shape[-2:], mode="nearest") for each in maps], 1)
 
 
-def gaussians(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Of vectors [N,P,d] at P places: means [P,d] and the lower Cholesky factors [P,d,d] of their covariances.
+def gaussians(take: Callable[[range], Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """Means [P,d] and lower Cholesky factors [P,d,d] of the covariances of the vectors at P places of `count` pictures.
 
-    Covariance with N - 1, and RIDGE on its diagonal. Raises UserError for fewer than two pictures.
+    take: rows -> their vectors [n,P,d]. Two passes over ROWS pictures at a time, so that nothing cancels in float32;
+    covariance with N - 1, and RIDGE on its diagonal. Raises UserError for fewer than two pictures.
     """
-    if len(rows) < 2:
-        raise UserError(f"a Gaussian needs at least 2 training images, but there is {len(rows)}; add normal images")
-    mean = rows.mean(0)
-    off = (rows - mean).transpose(0, 1)  # [P,N,d]
-    return mean, factors(off.mT @ off, len(rows))
-
-
-def factors(products: Tensor, count: int) -> Tensor:
-    """Sums of outer products [P,d,d] of centred vectors of `count` pictures -> lower Cholesky factors [P,d,d]."""
+    if count < 2:
+        raise UserError(f"a Gaussian needs at least 2 training images, but there is {count}; add normal images")
+    parts = [range(i, min(i + ROWS, count)) for i in range(0, count, ROWS)]
+    mean = sum(take(part).sum(0) for part in parts) / count
+    products = 0
+    for part in parts:
+        off = (take(part) - mean).transpose(0, 1)  # [P,n,d]
+        products = products + off.mT @ off
     covariance = products / (count - 1)
     covariance.diagonal(dim1=1, dim2=2).add_(RIDGE)
-    return torch.linalg.cholesky(covariance).contiguous()  # as it is stored, so that a loaded one rounds alike
+    return mean, torch.linalg.cholesky(covariance).contiguous()  # as it is stored, so that a loaded one rounds alike
 
 
 def distance(rows: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
@@ -106,17 +100,8 @@ class PaDiM(base.Detector):
         return embeddings.flatten(2).mT
 
     def fit(self, embeddings, generator: torch.Generator) -> None:
-        """Two passes over the training pictures: means, then covariances; so nothing cancels in float32."""
-        chunks = [range(i, min(i + ROWS, len(embeddings))) for i in range(0, len(embeddings), ROWS)]
-        if len(embeddings) < 2:
-            raise UserError(f"a Gaussian needs at least 2 training images, but there is {len(embeddings)}")
-        take = lambda chunk: self.rows(embeddings.take(chunk, generator.device))
-        mean = sum(take(chunk).sum(0) for chunk in chunks) / len(embeddings)
-        products = 0
-        for chunk in chunks:
-            off = (take(chunk) - mean).transpose(0, 1)
-            products = products + off.mT @ off
-        self.mean, self.factor = mean, factors(products, len(embeddings))
+        take = lambda part: self.rows(embeddings.take(part, generator.device))
+        self.mean, self.factor = gaussians(take, len(embeddings))
 
     def score(self, embeddings: Tensor) -> Scores:
         found = distance(self.rows(embeddings), self.mean, self.factor)

@@ -20,24 +20,19 @@ from torch import Tensor
 from adlib.backbones import Features
 from adlib.common.errors import UserError
 from adlib.layers import gaussian_blur
-from adlib.models import base
+from adlib.models import base, cropped
 from adlib.models.base import Scores
-from adlib.models.config import LARGEST_SIDE, setting
+from adlib.models.config import setting
 
 QUERIES = 4096  # vectors compared with the bank at a time
 IMAGES = 32  # pictures whose vectors are collected at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(base.Config):
+class Config(cropped.Config):
     """The setting of the authors' README for MVTec AD."""
 
-    image_size: int = setting(224, low=32, high=LARGEST_SIDE)  # pixels per side
-    resize_mode: str = "short_crop"
-    resize: int | None = setting(256, low=8, high=LARGEST_SIDE)
-    backbone: str = "wide_resnet50_2.tv_in1k"  # timm name and weights
     layers: tuple[int, ...] = setting((2, 3), low=0, high=64)  # of timm's features, on the grid of the first
-    pretrained: bool = True  # false: random backbone, a control
     # of 3 x 3 places; official: pooled over channels and places at once, to `dim`; average: their mean, per channel
     embed_by: str = setting("official", choices=("official", "average"))
     dim: int = setting(1024, low=1, high=100_000)  # numbers of a vector, with official
@@ -45,8 +40,6 @@ class Config(base.Config):
     projected: int = setting(128, low=1, high=100_000)  # dimensions in which the thinning measures
     neighbours: int = setting(1, low=1, high=1000)  # whose mean distance is a place's score
     reweight: int = setting(0, low=0, high=1000)  # b of eq. (7); 0 and 1: the largest distance as it is
-    smooth: float = setting(4.0, low=0.0, high=64.0)  # pixels, of the map
-    epochs: int | None = setting(0, low=0, high=0)  # none: the bank is collected in one pass
 
 
 def patches(

@@ -26,7 +26,7 @@ from adlib.models.config import LARGEST_BATCH, LARGEST_SIDE, MOST_EPOCHS, settin
 from adlib.models.draem import pool_side
 from adlib.models.mmaerec import mean_filter
 
-SETS, SCALES, C, ROOT = 3, 4, 0.0026, 1e-12
+SETS, SCALES = 3, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +115,8 @@ def similarity(x: Tensor, y: Tensor) -> Tensor:
     both = median_blur(torch.stack((x, y)).flatten(0, 1).mean(1, keepdim=True), 3)
     across = both.new_tensor([[1.0, 0.0, -1.0]] * 3) / 3
     found = F.conv2d(both, torch.stack((across, across.T))[:, None])
-    g, h = (found.square().sum(1, keepdim=True) + ROOT).sqrt().chunk(2)
-    return (2 * g * h + C) / (g.square() + h.square() + C)
+    g, h = (found.square().sum(1, keepdim=True) + losses.ROOT).sqrt().chunk(2)
+    return (2 * g * h + losses.GRADIENT_C) / (g.square() + h.square() + losses.GRADIENT_C)
 
 
 def similarities(x: Tensor, y: Tensor) -> list[Tensor]:

@@ -19,28 +19,21 @@ from torch import Tensor
 from adlib.backbones import Features
 from adlib.common.errors import UserError
 from adlib.layers import gaussian_blur
-from adlib.models import base
+from adlib.models import base, cropped
 from adlib.models.base import Scores
-from adlib.models.config import LARGEST_SIDE, setting
+from adlib.models.config import setting
 
 IMAGES = 32  # pictures collected at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(base.Config):
+class Config(cropped.Config):
     """The paper's backbone and size."""
 
-    image_size: int = setting(224, low=32, high=LARGEST_SIDE)  # pixels per side
-    resize_mode: str = "short_crop"
-    resize: int | None = setting(256, low=8, high=LARGEST_SIDE)
-    backbone: str = "wide_resnet50_2.tv_in1k"  # timm name and weights
     layers: tuple[int, ...] = setting((1, 2, 3), low=0, high=64)  # of timm's features, for the maps
     pooled: int = setting(4, low=0, high=64)  # the layer whose mean over places finds the neighbours
-    pretrained: bool = True  # false: random backbone, a control
     image_neighbours: int = setting(5, low=1, high=10_000)  # whose mean distance is the image score
     map_neighbours: int = setting(50, low=1, high=10_000)  # pictures in which places are looked for
-    smooth: float = setting(4.0, low=0.0, high=64.0)  # pixels, of the map
-    epochs: int | None = setting(0, low=0, high=0)  # none: the gallery is collected in one pass
 
 
 def nearest_images(pooled: Tensor, gallery: Tensor, count: int) -> tuple[Tensor, Tensor]:

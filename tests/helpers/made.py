@@ -81,7 +81,7 @@ BASELINES = {
     "riad": {"image_size": 64, "width": 4, "cells": [4, 8], "learning_rate": 3e-3, "batch_size": 4, "epochs": 1},
     "ae_ssim": {"image_size": 128, "code": 8, "learning_rate": 2e-3, "batch_size": 4, "epochs": 1},
     "cutpaste": {"image_size": 32, "learning_rate": 0.01, "batch_size": 4, "epochs": 1},
-    "ganomaly": {"image_size": 64, "width": 16, "code": 20, "learning_rate": 1e-3, "batch_size": 4, "epochs": 1},
+    "ganomaly": {"image_size": 32, "width": 8, "code": 20, "learning_rate": 1e-3, "batch_size": 4, "epochs": 1},
     "reverse_distillation": {
         "image_size": 64,
         "backbone": "resnet18",

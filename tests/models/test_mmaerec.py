@@ -219,7 +219,7 @@ def test_parameters_are_those_of_the_specification(changes, all_of_them, learnin
 @pytest.mark.slow
 def test_the_full_network_steps_once_and_costs_what_is_printed():
     """At 256 px and the paper's widths: 52.418 GMac, printed 52.21 (0.4 %); one step changes memory and decoder."""
-    net = prepared_full = MMAERec(Config.from_dict({"pretrained": False, "corruption": "none", "batch_size": 1}))
+    net = MMAERec(Config.from_dict({"pretrained": False, "corruption": "none", "batch_size": 1}))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.eval()(pictures(1, 256))
     assert counter.get_total_flops() / 2e9 == pytest.approx(52.418, abs=1e-3)
@@ -227,7 +227,7 @@ def test_the_full_network_steps_once_and_costs_what_is_printed():
     terms = net.train().step(pictures(1, 256), net.optimizers(1, 1), torch.Generator())
     assert all(torch.isfinite(value) for value in terms.values())
     assert not torch.equal(before[0], net.unet.memories[3].items)
-    assert not torch.equal(before[1], prepared_full.unet.head.weight)
+    assert not torch.equal(before[1], net.unet.head.weight)
 
 
 def test_levels_have_the_printed_sizes():
