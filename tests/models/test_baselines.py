@@ -1,5 +1,8 @@
 """The baselines of the comparison: against golden/baselines.npz, other libraries, exact sizes and by hand."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -144,6 +147,16 @@ def test_neighbours_are_the_authors(golden):
     grid = far[:, 0].square().unflatten(0, (count, h, w))
     large = F.interpolate(grid[:, None], size=(32, 32), mode="bilinear")[:, 0]
     near(gaussian_blur(large, 4.0), tensors(golden, "nn_map_official")[0])
+
+
+def test_nearest_is_cdists_for_many_queries_and_large_numbers():
+    """More queries than are compared at a time; far from the origin the distance does not cancel."""
+    generator = torch.Generator().manual_seed(0)
+    queries, bank = (10 + torch.randn(n, 8, generator=generator) for n in (5000, 40))
+    far, which = nearest(queries, bank, 2)
+    wanted = torch.cdist(queries.double(), bank.double()).topk(2, largest=False)
+    assert torch.allclose(far.double(), wanted.values, rtol=1e-3)
+    assert (which == wanted.indices).float().mean() > 0.98  # ties within the rounding of the search
 
 
 @pytest.mark.parametrize("b", [3, 9])
@@ -456,3 +469,29 @@ def test_scars_are_thin():
 def test_jitter_of_zero_changes_nothing():
     x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     near(cutpaste.jittered(x, 0.0, torch.Generator()), x)
+
+
+MEMORY = """
+import resource, sys, numpy as np, torch
+from adlib.embeddings import Embeddings
+from adlib.models import get
+name, channels, side = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+kind, config = get(name)
+small = {"backbone": "resnet18", "pretrained": False, "image_size": 256, "resize_mode": "squash", "resize": None}
+more = {"channels": channels} if name == "padim" else {"embed_by": "average", "coreset": 0.001}
+detector = kind(config.from_dict(small | more))
+rows = np.random.default_rng(0).standard_normal((400, channels, side, side), dtype=np.float32)
+with torch.inference_mode():
+    detector.fit(Embeddings([[rows]], single=True), torch.Generator().manual_seed(0))
+    detector.score(torch.from_numpy(rows[:16]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "channels", "side"), [("padim", 100, 64), ("patchcore", 384, 32)])
+def test_400_training_images_fit_into_8_gb(method, channels, side):
+    """Features of ResNet-18 at 256 pixels, the process's largest size in GB."""
+    command = [sys.executable, "-c", MEMORY, method, str(channels), str(side)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900)
+    assert float(done.stdout) < 8
