@@ -14,6 +14,7 @@ from adlib.metrics.exact import (
 from adlib.metrics.intervals import (
     Interval,
     bootstrap_interval,
+    image_replicates,
     paired_interval,
     pixel_replicates,
     score_interval,
@@ -29,6 +30,7 @@ __all__ = [
     "decisions",
     "f1_max",
     "image_auroc",
+    "image_replicates",
     "paired_interval",
     "pixel_auroc",
     "pixel_average_precision",

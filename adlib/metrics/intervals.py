@@ -91,6 +91,16 @@ def paired_interval(
     return _percentiles(np.mean(drawn, axis=0), float(np.mean(values)))
 
 
+def image_replicates(
+    labels, scores, metric: str | Callable = "image_auroc", replicates: int = 2000, seed: int = 0
+) -> np.ndarray:
+    """Drawn values [B] of a metric of image scores, mean over seeds; inputs as in `bootstrap_interval`.
+
+    Equal labels, replicates and seed draw the same images, so those of two systems are paired.
+    """
+    return np.mean([_replicate(part, metric) for part in _parts(labels, scores, replicates, seed, None)], axis=0)
+
+
 def score_interval(value: float, n_normal: int, n_anomalous: int) -> Interval:
     """95 % score interval of an AUROC estimate with the Hanley-McNeil variance: all theta with
     (value - theta)^2 <= 1.96^2 V(theta). Honest near 1, where the bootstrap collapses (common.md 4.8).

@@ -8,7 +8,7 @@ A `runs` argument is any object with
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,6 +105,17 @@ def weights(record: dict) -> list[dict]:
     """Frozen or starting networks of a run: name, file, fingerprint of each. Older records have one mapping or null."""
     recorded = record.get("weights") or []
     return [recorded] if isinstance(recorded, dict) else list(recorded)
+
+
+def stale(runs: Iterable, which: str = "") -> list[str]:
+    """One sentence that names the runs whose code has changed since, with their seeds; none where there are none."""
+    seeds: dict[str, list[int]] = {}
+    for run in runs:
+        if run.stale:
+            place = f"{run.record['method']} {run.record['dataset']} {run.record['category']} {run.record['hash']}"
+            seeds.setdefault(place, []).append(run.record["seed"])
+    listed = [f"{place} (seed {', '.join(map(str, sorted(numbers)))})" for place, numbers in seeds.items()]
+    return [f"{which}stale, made by older code: {'; '.join(listed)}."] if listed else []
 
 
 def cell(runs, method: str | None, dataset: str, category: str, metric: str) -> dict | None:

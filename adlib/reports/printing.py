@@ -82,9 +82,10 @@ def _pairs(columns: list[str], table: pd.DataFrame) -> dict[str, list[str]]:
 def printed(table: pd.DataFrame, short: bool = False) -> pd.DataFrame:
     """The table as text: percent, dashes for what is missing, sd and interval joined, "I/P" in one column.
 
-    short: short names of metrics, and of a measured value its mean and interval alone.
+    short: short names of metrics, and of a measured value its mean and interval alone. attrs["plain"]: columns of
+    numbers in a unit of their own, which are no shares and are not turned into percent.
     """
-    decimals = table.attrs.get("decimals", 1)
+    decimals, plain = table.attrs.get("decimals", 1), table.attrs.get("plain", ())
     parts = {f"{c} {k}" for c in table.columns for k in PARTS if f"{c} sd" in table.columns}
     columns = [c for c in table.columns if c not in parts]
     pairs = _pairs(columns, table)
@@ -99,6 +100,8 @@ def printed(table: pd.DataFrame, short: bool = False) -> pd.DataFrame:
             elif c in joined:
                 metrics = "/".join(METRICS[x.rpartition(" ")[2]].short for x in pairs[joined[c]])
                 out[f"{joined[c]} {metrics}"] = "/".join(number(row[x], x, decimals) for x in pairs[joined[c]])
+            elif c in plain:
+                out[_header(c, short)] = DASH if pd.isna(row[c]) else f"{row[c]:.3g}"
             else:
                 out[_header(c, short)] = _cell(row[c], row, c, decimals)
         rows.append(out)

@@ -18,6 +18,11 @@ def name_of(method: str) -> str:
     return found.iloc[0] if len(found) else method
 
 
+def bare_name(method: str) -> str:
+    """`name_of` without the word that tells an original from its reproduction in a paper's table."""
+    return name_of(method).removesuffix(" (original)")
+
+
 def rivals(method: str, config: dict, changes: dict[str, dict]) -> list[tuple[str, dict]]:
     """(method, config) of what a page shows beside its own system, each with its own changes. None without rivals.
 

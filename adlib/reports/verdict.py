@@ -34,6 +34,10 @@ CORE = ("training", "image_size", "resize_mode", "resize", "stride", "backbone",
 # fields that a run may choose without becoming another system; they are listed where they differ
 NEUTRAL = ("holdback", "mask_rule", "metric_size", "eval_every", "precision", "batch_size", "select", "cache_dtype")
 PIXEL_ONLY = ("mask_rule", "metric_size", "smoothing")
+NOTHING = "Nothing was comparable: the column `reason` says why for each cell."
+CELL = ("table", "dataset", "category", "system", "metric")
+COLUMNS = (*CELL, "published", "erratum", "beside", "measured", "sd", "n_seeds", "n_images", "low", "high")
+COLUMNS += ("interval_method", "oracle", "differs", "verdict", "reason")
 
 
 def ours(runs, method: str | None, dataset: str, category: str, metric: str) -> dict | None:
@@ -63,14 +67,18 @@ def changed(record: dict) -> dict[str, tuple]:
         for field, row in protocol(paper, record["dataset"]).items():
             if row["dataset"] != "any" and row["stated"] != NOT_STATED and field in expected:
                 expected[field] = int(row["stated"])
-    config = record.get("config") or {}
-    differing = {k: (v, config[k]) for k, v in sorted(expected.items()) if k in config and config[k] != v}
-    if set(LENGTH) <= set(differing):  # one counts epochs, the other steps: one difference, not two
+    return differing(record.get("config") or {}, expected)
+
+
+def differing(config: dict, expected: dict) -> dict[str, tuple]:
+    """{field: (expected value, that of the config)} of the fields that both have; epochs and steps are one of them."""
+    pairs = {k: (v, config[k]) for k, v in sorted(expected.items()) if k in config and config[k] != v}
+    if set(LENGTH) <= set(pairs):  # one counts epochs, the other steps: one difference, not two
         theirs = next(field for field in LENGTH if expected[field] is not None)
         here = next(field for field in LENGTH if config[field] is not None)
-        del differing[theirs]
-        differing[here] = (f"{expected[theirs]} {theirs}", config[here])
-    return differing
+        del pairs[theirs]
+        pairs[here] = (f"{expected[theirs]} {theirs}", config[here])
+    return pairs
 
 
 def _forbids(field: str, paper, here, core_only: bool) -> bool:
@@ -89,8 +97,18 @@ def reduced(record: dict, core_only: bool = False) -> list[str]:
     `core_only` looks at size, crop, backbone, length of training only: variants of an ablation differ elsewhere on
     purpose.
     """
-    differing = changed(record).items()
-    return [f"{k} {here} (paper {paper})" for k, (paper, here) in differing if _forbids(k, paper, here, core_only)]
+    return [
+        f"{k} {here} (paper {paper})"
+        for k, (paper, here) in changed(record).items()
+        if _forbids(k, paper, here, core_only)
+    ]
+
+
+def concerns(field: str, metric: str) -> bool:
+    """Whether a field of the protocol has a part in a metric."""
+    if field == "aupro_limit":
+        return metric.startswith("aupro")
+    return not (field in PIXEL_ONLY and metric.startswith("image"))
 
 
 def _differences(record: dict, paper: str, metric: str, core_only: bool) -> tuple[dict, dict, list]:
@@ -100,7 +118,7 @@ def _differences(record: dict, paper: str, metric: str, core_only: bool) -> tupl
     for field, row in protocol(paper, record["dataset"]).items():
         stated, here = row["stated"] != NOT_STATED, recorded.get(field)
         theirs = row["stated"] if stated else row["elsewhere"]
-        if (field in PIXEL_ONLY and metric.startswith("image")) or (field == "aupro_limit" and metric != "aupro"):
+        if not concerns(field, metric):
             continue
         if not theirs:
             silent.append(field)
@@ -220,7 +238,7 @@ def _row(cells: pd.DataFrame, cell, runs) -> dict:
     missing = dict.fromkeys(("sd", "low", "high"), np.nan) | {"n_seeds": 0, "n_images": 0, "interval_method": ""}
     order = ("sd", "n_seeds", "n_images", "low", "high", "interval_method")
     return {
-        **{k: getattr(cell, k) for k in ("table", "dataset", "category", "system", "metric")},
+        **{k: getattr(cell, k) for k in CELL},
         "published": cell.value / scale,
         "erratum": erratum,
         "beside": _beside(cells, cell),
@@ -257,22 +275,27 @@ def verdict_table(judged: pd.DataFrame) -> pd.DataFrame:
     """What `verdict` returned, narrow enough to print: measured columns joined, the differences from the paper as
     numbers whose meaning stands in the notes.
     """
-    order = ("table", "dataset", "category", "system", "metric", "published", "beside", "oracle")
+    order = (*CELL, "published", "beside", "oracle")
     out = judged[[c for c in order if _tells(judged, c)]]
     out = out.assign(ours=judged["measured"], **{f"ours {k}": judged[k] for k in ("sd", "low", "high")})
     out["ours n"] = judged["n_seeds"]
-    texts = [t for t in dict.fromkeys(judged["differs"]) if t]
-    numbers = {t: f"({i + 1})" for i, t in enumerate(texts)}
-    out = out.assign(
-        differs=judged["differs"].map(numbers).fillna(""), verdict=judged["verdict"], reason=judged["reason"]
-    )
+    numbers, meanings = numbered(judged["differs"])
+    out = out.assign(differs=numbers, verdict=judged["verdict"], reason=judged["reason"])
     errors = [e for e in dict.fromkeys(judged["erratum"]) if e]
-    out.attrs["notes"] = [_counted(judged), *(f"{numbers[t]} {t}" for t in texts), *(f"Erratum: {e}" for e in errors)]
+    out.attrs["notes"] = [counted(judged), *meanings, *(f"Erratum: {e}" for e in errors)]
     out.attrs["notes"] += judged.attrs.get("notes", [])
     return out
 
 
-def _counted(judged: pd.DataFrame, verdicts: tuple[str, ...] = VERDICTS) -> str:
+def numbered(texts: pd.Series) -> tuple[pd.Series, list[str]]:
+    """Long texts as "(1)", "(2)", and a line with the meaning of each; an empty text stays empty."""
+    meanings = [text for text in dict.fromkeys(texts) if text]
+    numbers = {text: f"({i + 1})" for i, text in enumerate(meanings)}
+    return texts.map({"": "", **numbers}), [f"{numbers[text]} {text}" for text in meanings]
+
+
+def counted(judged: pd.DataFrame, verdicts: tuple[str, ...] = VERDICTS) -> str:
+    """How often each verdict was given: "2 reproduced, 0 within noise, ..."."""
     counts = judged["verdict"].value_counts()
     return ", ".join(f"{counts.get(v, 0)} {v}" for v in verdicts)
 
@@ -310,20 +333,45 @@ class Check:
 
 
 def check(runs, paper: str, allow_incomparable: bool = False) -> Check:
-    """Judge every published cell of a paper: `ok` if none is "not reproduced" and at least one was comparable.
-
-    allow_incomparable: runs of which none is comparable (all reduced, say) are no failure. Raises UserError where
-    nothing of the paper was run.
-    """
+    """Judge every published cell of a paper's own system, see `checked`. Raises UserError where none of it was run."""
     table = verdict(runs, paper)
-    missing = int((table["verdict"] == "not run").sum())
-    if missing == len(table):
+    if (table["verdict"] == "not run").all():
         raise UserError(f"no finished run of {paper} on a data set of its paper; `python -m adlib batch` makes them")
-    sentences = [_counted(table, VERDICTS[:-1]) + "."]
+    return checked(table, allow_incomparable)
+
+
+def checked(table: pd.DataFrame, allow_incomparable: bool = False) -> Check:
+    """What `verdict` returned, as a check: `ok` if no cell is "not reproduced" and at least one was comparable.
+
+    allow_incomparable: runs of which none is comparable (all reduced, say) are no failure.
+    """
+    sentences = [counted(table, VERDICTS[:-1]) + "."]
+    missing = int((table["verdict"] == "not run").sum())
     if missing:
         sentences.append(f"{missing} of {len(table)} cells not run.")
-    comparable = table["verdict"].isin(("reproduced", "within noise", "not reproduced")).any()
-    if not comparable:
-        sentences.append("Nothing was comparable: the column `reason` says why for each cell.")
-    failed = (table["verdict"] == "not reproduced").any()
-    return Check(table, not failed and bool(comparable or allow_incomparable), tuple(sentences))
+    if not comparable(table):
+        sentences.append(NOTHING)
+    return Check(table, passed(table, allow_incomparable), tuple(sentences))
+
+
+def comparable(judged: pd.DataFrame) -> bool:
+    """Whether any cell has a verdict on its numbers."""
+    return bool(judged["verdict"].isin(VERDICTS[:3]).any())
+
+
+def passed(judged: pd.DataFrame, allow_incomparable: bool = False) -> bool:
+    """Whether no cell is "not reproduced" and, unless that is allowed, at least one was comparable."""
+    failed = (judged["verdict"] == "not reproduced").any()
+    return not failed and (comparable(judged) or allow_incomparable)
+
+
+def systems_run(runs, paper: str) -> list[str]:
+    """The systems of a paper's tables, its own and rivals, of which there are runs on data it prints them for."""
+    here = {(setting.method, setting.dataset) for setting in measured.settings(runs)}
+    cells = load(paper)[["system", "dataset"]].drop_duplicates()
+    names = [
+        cell.system
+        for cell in cells.itertuples(index=False)
+        if role(paper, cell.system) in ("own", "rival") and (method_of(paper, cell.system), cell.dataset) in here
+    ]
+    return list(dict.fromkeys(names))

@@ -147,3 +147,11 @@ def test_a_note_on_a_threshold_names_the_letter_of_its_row_s_setting():
 def test_the_floor_is_explained_without_its_own_name():
     text = printing.narrow(tables.summary(fake_runs({("screw", "mean_grey_auroc"): [0.6]})))
     assert "floor: mean grey AUROC." in " ".join(text.split())
+
+
+def test_numbers_in_a_unit_of_their_own_are_not_turned_into_percent():
+    """12 seconds stay 12, a share of 0.5 becomes 50; CSV has both as they are."""
+    table = pd.DataFrame({"system": ["A"], "training [s]": [12.0], "image_auroc": [0.5]})
+    table.attrs["plain"] = ["training [s]"]
+    assert printing.to_markdown(table).splitlines()[2] == "| A        | 12             | 50.0          |"
+    assert printing.to_csv(table).splitlines()[1] == "A,12.000000,0.500000"

@@ -3,6 +3,7 @@
 Functions return Markdown text or a DataFrame; a notebook displays them.
 """
 
+from adlib.reports.sections.compared import floor_line, gaps, pictures_of, reading, seldom_found
 from adlib.reports.sections.facts import (
     changes,
     data_used,
@@ -16,6 +17,7 @@ from adlib.reports.sections.facts import (
     speed_table,
     work_done,
 )
+from adlib.reports.sections.floored import beside_floors
 from adlib.reports.sections.judged import (
     chinese,
     closing,
@@ -29,6 +31,7 @@ from adlib.reports.sections.page import folded, remember, terms, times
 from adlib.reports.sections.shows import shows
 
 __all__ = [
+    "beside_floors",
     "changes",
     "chinese",
     "closing",
@@ -37,7 +40,9 @@ __all__ = [
     "decided",
     "decisions",
     "errata_table",
+    "floor_line",
     "folded",
+    "gaps",
     "hardest",
     "headline",
     "judged_cells",
@@ -45,8 +50,11 @@ __all__ = [
     "mean_text",
     "mirrored",
     "paper_tables",
+    "pictures_of",
     "provenance",
+    "reading",
     "remember",
+    "seldom_found",
     "shows",
     "speed_table",
     "terms",

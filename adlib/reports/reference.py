@@ -1,0 +1,158 @@
+"""Finished runs against reference runs of the same method on the same test images: a verdict per metric.
+
+Compared are runs of one setting on one category, over their seeds, with those of the reference that have the same
+images and split (fingerprint of the data); other images are named and never judged. Of the reference's settings one
+is taken, see adlib.reports.nearest: that of the same identity (hash), else the nearest. The words are those of
+`published.VERDICTS`:
+
+reproduced      the reference's mean lies in our 95 % interval over test images, or ours in the reference's
+within noise    outside both, but at most 2 sd over seeds apart: the larger sd of the two, where one has two seeds
+not reproduced  farther apart, whichever is higher
+not comparable  other images, a field that makes another experiment, or a number or interval that is not defined
+not run         a run that was to exist, and the reference has
+"""
+
+import numpy as np
+import pandas as pd
+
+from adlib.reports import measured, nearest, verdict
+from adlib.reports.comparison import SHOWN, Contender, place_of
+from adlib.runs.run import Runs
+
+TOLERANCE = 1e-12
+OTHER_IMAGES = "other test images"
+MEASURED = ("sd", "n_seeds", "n_images", "low", "high", "interval_method")
+OF_REFERENCE = ("reference", "reference_sd", "reference_n", "reference_low", "reference_high", "reference_hash")
+FACTS = ("method", "dataset", "category", "hash", "metric")
+COLUMNS = (*FACTS, "measured", *MEASURED, *OF_REFERENCE, "differs", "verdict", "reason")
+
+
+def compare(runs: Runs, reference: Runs) -> pd.DataFrame:
+    """A row per setting, category and metric of `runs`, and of their gaps, that the reference has too; 0..1.
+
+    Columns: method, dataset, category, hash, metric, measured, sd, n_seeds, n_images, low, high, interval_method; of
+    the reference's runs reference (mean), reference_sd, reference_n, reference_low, reference_high, reference_hash;
+    differs, verdict, reason. Runs that are the reference's own files are not compared with themselves.
+    attrs["notes"]: sentences on those, on what the reference has no runs of, and on its stale runs.
+    """
+    files = {run.path.resolve() for run in runs}
+    others = nearest.by_place(run for run in reference if run.path.resolve() not in files)
+    parts = [(part, others.get(nearest.place(part), [])) for part in nearest.parts(runs)]
+    pairs = [(part, nearest.choose(part, candidates)) for part, candidates in parts if candidates]
+    gaps = _gaps(runs, others)
+    used = {run.path: run for _, theirs in [*pairs, *gaps] if theirs for run in theirs.runs}
+    metrics = Runs(list(used.values())).metrics if used else None
+    rows = [row for part, theirs in pairs for row in _rows(part, runs.metrics, theirs, metrics)]
+    for facts, theirs in gaps:
+        numbers = _numbers(theirs, metrics)
+        rows += [facts | _gap(metric, numbers[metric], theirs) for metric in SHOWN if metric in numbers]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    alone = [part for part, candidates in parts if not candidates]
+    same_files = files & {run.path.resolve() for run in reference}
+    table.attrs["notes"] = [*_notes(alone, same_files), *measured.stale(used.values(), "reference runs: ")]
+    return table
+
+
+def _notes(alone: list[Contender], same_files: set) -> list[str]:
+    notes = []
+    if same_files:
+        notes.append(
+            f"{len(same_files)} of the runs are the reference's own files, which are not compared with themselves."
+        )
+    places = [
+        f"{part.name} on {' '.join(place_of(part.record, part.category))}"
+        for part in alone
+        if not {run.path.resolve() for run in part.runs} <= same_files
+    ]
+    if places:
+        notes.append(f"The reference has no run of {', '.join(dict.fromkeys(places))}.")
+    return notes
+
+
+def _numbers(part: Contender, metrics: pd.DataFrame) -> dict[str, pd.Series]:
+    """{metric: its row of `Runs.metrics`} of those that are shown and defined."""
+    rows = metrics[(metrics["hash"] == part.record["hash"]) & (metrics["category"] == part.category)]
+    rows = rows[(rows["method"] == part.method) & rows["metric"].isin(SHOWN) & rows["mean"].notna()]
+    return {row["metric"]: row for _, row in rows.iterrows()}
+
+
+def _rows(part: Contender, ours: pd.DataFrame, theirs: Contender | None, metrics: pd.DataFrame | None) -> list[dict]:
+    """The rows of a part whose method and category the reference has; theirs: None where the images are others."""
+    values = (part.method, *place_of(part.record, part.category), part.record["hash"])
+    facts = dict(zip(FACTS, values, strict=False))
+    here, there = _numbers(part, ours), _numbers(theirs, metrics) if theirs else {}
+    rows = []
+    for metric in SHOWN:
+        row = facts | {"metric": metric} | _measured(here.get(metric)) | _of_reference(there.get(metric), theirs)
+        if theirs is None and metric in here:
+            rows.append(row | {"differs": "", "verdict": "not comparable", "reason": OTHER_IMAGES})
+        elif metric in here or metric in there:
+            differing = {
+                field: text
+                for field, text in nearest.differences(part.record, theirs.record).items()
+                if verdict.concerns(field, metric)
+            }
+            forbidding = (
+                [] if theirs.record["hash"] == part.record["hash"] else list(filter(nearest.forbids, differing))
+            )
+            decision, reason = judge(here.get(metric), there.get(metric), forbidding)
+            rows.append(row | {"differs": "; ".join(differing.values()), "verdict": decision, "reason": reason})
+    return rows
+
+
+def _measured(numbers: pd.Series | None) -> dict:
+    if numbers is None:
+        return {"n_seeds": 0, "n_images": 0, "interval_method": ""}
+    return {"measured": numbers["mean"]} | {k: numbers[k] for k in MEASURED}
+
+
+def _of_reference(numbers: pd.Series | None, theirs: Contender | None) -> dict:
+    row = {"reference_n": 0, "reference_hash": theirs.record["hash"] if theirs else ""}
+    if numbers is None:
+        return row
+    row |= {"reference": numbers["mean"], "reference_n": numbers["n_seeds"]}
+    return row | {f"reference_{k}": numbers[k] for k in ("sd", "low", "high")}
+
+
+def judge(ours: pd.Series | None, theirs: pd.Series | None, forbidding: list[str]) -> tuple[str, str]:
+    """(verdict, reason) by the rule at the top. ours, theirs: mean, sd, low, high, 0..1; None: not defined."""
+    if ours is None or theirs is None:
+        return "not comparable", f"not defined in {'our runs' if ours is None else 'the reference'}"
+    if forbidding:
+        return "not comparable", f"differs in {', '.join(forbidding)}"
+    gap = abs(ours["mean"] - theirs["mean"])
+    if gap <= TOLERANCE:
+        return "reproduced", "equal means"
+    if _inside(theirs["mean"], ours):
+        return "reproduced", "the reference's mean lies in our 95 % interval"
+    if _inside(ours["mean"], theirs):
+        return "reproduced", "our mean lies in the reference's 95 % interval"
+    if np.isnan([ours["low"], theirs["low"]]).all():
+        return "not comparable", "no interval was computed"
+    if gap <= 2 * np.nanmax([ours["sd"], theirs["sd"], 0.0]):
+        return "within noise", "outside both intervals, within 2 sd over seeds"
+    return "not reproduced", f"{gap:.3g} from the reference, outside both intervals"
+
+
+def _inside(mean: float, numbers: pd.Series) -> bool:
+    return numbers["low"] - TOLERANCE <= mean <= numbers["high"] + TOLERANCE
+
+
+def _gaps(runs: Runs, others: dict[tuple, list[Contender]]) -> list[tuple[dict, Contender]]:
+    """(facts of a row, the reference's setting) of settings and categories that no finished run has."""
+    finished = {(part.record["hash"], part.category) for part in nearest.parts(runs)}
+    gaps = {}
+    for missing in runs.missing:
+        for category in missing.categories:
+            place = place_of({"dataset": missing.dataset}, category)
+            candidates = others.get((missing.method, *nearest.bare(*place)))
+            if candidates and (missing.hash, category) not in finished:
+                facts = dict(zip(FACTS, (missing.method, *place, missing.hash), strict=False))
+                theirs = min(candidates, key=lambda part: part.record["hash"] != missing.hash)
+                gaps[missing.hash, category] = (facts, theirs)
+    return list(gaps.values())
+
+
+def _gap(metric: str, numbers: pd.Series, theirs: Contender) -> dict:
+    row = {"metric": metric} | _measured(None) | _of_reference(numbers, theirs)
+    return row | {"differs": "", "verdict": "not run", "reason": "no finished run"}
