@@ -5,9 +5,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STRIP := --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info.version"
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+RIVAL := .venv-anomalib
 CODE := adlib benchmarks notebooks tests
 
-.PHONY: help install reproduce test test-slow lint format lock addresses benchmark reference clean
+.PHONY: help install reproduce test test-slow lint format lock addresses benchmark cross-check reference clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -57,7 +58,18 @@ addresses: install  ## do the download addresses of the data sets still answer?
 	$(BIN)/python -m adlib data addresses
 
 benchmark: install  ## speed and memory, each script prints a table and writes it below results/
-	@set -e; for script in $(filter-out %/turns.py %/simplenet_noise.py %/same_numbers.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in $(filter-out %/turns.py %/simplenet_noise.py %/same_numbers.py %/anomalib_check.py %/anomalib_sides.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+cross-check: $(RIVAL)/.installed  ## adlib beside anomalib, in an environment of its own; needs ADLIB_DATA and ADLIB_WEIGHTS
+	TQDM_DISABLE=1 $(RIVAL)/bin/python benchmarks/anomalib_check.py $(CHECK)
+
+# It borrows all of .venv, torch above all, and adds only what anomalib needs to be imported.
+$(RIVAL)/.installed: $(STAMP) benchmarks/requirements.txt benchmarks/anomalib-requirements.txt
+	$(BIN)/python -m venv $(RIVAL)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > "$$($(RIVAL)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth"
+	$(RIVAL)/bin/python -m pip install --quiet --no-deps -r benchmarks/anomalib-requirements.txt
+	@touch $@
 
 reference: install  ## the committed evidence; needs ADLIB_DATA and ADLIB_WEIGHTS, and hours
 	$(BIN)/python -m adlib batch batch/reference.yml

@@ -62,10 +62,15 @@ def _result_commands(actions) -> None:
     p.add_argument("runs", nargs="?", type=check_place, help="default: the results folder")
     p.add_argument("--format", choices=FORMATS, default="text", help="text also names the folders")
 
-    p = actions.add_parser("check", help="a verdict per published cell; exit status 1 where one is not reproduced")
+    p = actions.add_parser(
+        "check", help="a verdict per cell against papers and reference; exit status 1 where one is not reproduced"
+    )
     p.set_defaults(call=commands.check)
-    p.add_argument("runs", type=check_place, help="folder with run folders, e.g. results/runs")
-    p.add_argument("--paper", required=True, help="e.g. simplenet; a wrong one is answered by the valid ones")
+    p.add_argument("runs", type=check_place, help="run folder, folder with runs below it, or batch file (*.yml)")
+    p.add_argument("--paper", help="e.g. simplenet; default: each that prints a system on the runs' data")
+    p.add_argument(
+        "--reference", type=check_place, metavar="DIR", help="default: results/reference/runs; none: leave it out"
+    )
     p.add_argument("--format", choices=FORMATS, default="text", help="default text")
     p.add_argument("--allow-incomparable", action="store_true", help="status 0 even where nothing was comparable")
 

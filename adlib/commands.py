@@ -202,18 +202,38 @@ def fastest_threads(call: Callable[[], object]) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """A verdict per published cell; 1 where one is not reproduced, or none was comparable."""
-    from adlib.reports import published  # pandas
+    """A verdict per published cell and reference number; 1 where one is not reproduced, or none was comparable."""
+    place = Path(args.runs)
+    is_batch = place.suffix in (".yml", ".yaml") and not place.is_dir()
+    if is_batch:
+        regular_text(place, "batch file")
+    elif not place.is_dir():
+        kind = "is a file" if place.exists() else "does not exist"
+        raise UserError(f"{place} {kind}; valid: a run folder, a folder with runs below it, or a batch file (*.yml)")
+    if args.reference not in (None, "none") and not Path(args.reference).is_dir():
+        raise UserError(f"--reference {args.reference} is no folder; valid: a folder with finished runs, or none")
+    if args.paper is not None:
+        from adlib.reports import published  # pandas
 
-    check_names("paper", [args.paper], published.PAPERS)
-    from adlib import runs  # torch, for which a wrong paper does not wait
-    from adlib.reports import verdict
+        check_names("paper", [args.paper], published.PAPERS)
+    from adlib.batch.sources import finished  # torch, for which a wrong name does not wait
+    from adlib.reports import check as checking
 
-    result = verdict.check(runs.find(args.runs), args.paper, allow_incomparable=args.allow_incomparable)
+    result = checking.check(finished(place), args.paper, _reference(args.reference), args.allow_incomparable)
     print(result.text(args.format))
     if args.format == "csv":
-        _say_beside([*result.sentences, *result.table.attrs.get("notes", [])])
+        _say_beside(result.notes)
     return 0 if result.ok else 1
+
+
+def _reference(folder: str | None):
+    """The runs of the reference: of a folder, by default of the project's, where it is there; None: of none."""
+    from adlib import runs
+
+    usual = paths.PROJECT / "results" / "reference" / "runs"
+    if folder == "none" or (folder is None and not usual.is_dir()):
+        return None
+    return runs.find(folder or usual)
 
 
 def list_runs(args: argparse.Namespace) -> int:

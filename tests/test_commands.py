@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import made
 import pandas as pd
@@ -29,7 +28,7 @@ from adlib.data.dataset import Archive, Source
 from adlib.data.download import addresses
 from adlib.models import config
 from adlib.models.config import setting
-from adlib.reports import cautions, printing, verdict
+from adlib.reports import cautions, printing
 from adlib.runs import proof
 
 
@@ -211,22 +210,6 @@ def test_list_fits_100_columns(here, capsys):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
 
 
-@pytest.mark.parametrize(("ok", "status"), [(True, 0), (False, 1)])
-def test_check_hands_its_options_on_and_returns_the_verdict_s_status(here, capsys, monkeypatch, ok, status):
-    asked = []
-
-    def fake(finished, paper, allow_incomparable):
-        asked.append((len(finished), paper, allow_incomparable))
-        return SimpleNamespace(ok=ok, text=lambda kind: f"as {kind}")
-
-    monkeypatch.setattr(verdict, "check", fake)
-    folder = str(here / "results")
-    assert main(["check", folder, "--paper", "simplenet", "--allow-incomparable", "--format", "md"]) == status
-    assert main(["check", folder, "--paper", "simplenet"]) == status
-    assert capsys.readouterr().out == "as md\nas text\n"
-    assert asked == [(1, "simplenet", True), (1, "simplenet", False)]
-
-
 def test_predict_takes_the_one_run_below_a_folder_and_names_files_by_the_picture(here, tmp_path, capsys):
     """007.png and 007.jpg lie in one folder: each keeps its ending; 008 needs none."""
     source = tmp_path / "pictures" / "crack"
@@ -400,16 +383,3 @@ def test_predict_says_what_is_known_of_the_runs_threshold_beside_its_results(her
     )
     assert main(["list", str(here / "results" / "runs"), "--format", "json"]) == 0
     assert note.removeprefix("note: ") in json.loads(capsys.readouterr().out)["notes"]
-
-
-def test_what_a_csv_cannot_hold_is_said_beside_it(here, capsys, monkeypatch):
-    """Rescaled pictures, or that nothing was comparable: programs read stdout, people stderr."""
-    sentences = ("Nothing was comparable.",)
-    table = pd.DataFrame({"x": [1]})
-    table.attrs["notes"] = ["A rescaled copy."]
-    result = SimpleNamespace(ok=False, sentences=sentences, table=table, text=lambda kind: "x\n1\n")
-    monkeypatch.setattr(verdict, "check", lambda *_, **__: result)
-    assert main(["check", str(here / "results" / "runs"), "--paper", "simplenet", "--format", "csv"]) == 1
-    printed = capsys.readouterr()
-    assert printed.out.strip() == "x\n1"
-    assert printed.err.splitlines() == ["note: Nothing was comparable.", "note: A rescaled copy."]

@@ -1,6 +1,7 @@
 """A batch: many notebooks, described by a YAML file, executed by Snakemake, resumed wherever it was stopped.
 
     file      a batch file -> items, checked; checks: what can be wrong with an entry
+    sources   finished runs, by a batch file or a folder
     item      one notebook to execute: parameters, resources, the runs it makes, what became of it
     notebook  executing one item by papermill; gpus: a device for each
     engine    Snakemake as a child process, over a plan file
@@ -23,12 +24,13 @@ from adlib import runs
 from adlib.batch import engine
 from adlib.batch.file import expand
 from adlib.batch.item import Item, executed, logs
+from adlib.batch.sources import finished
 from adlib.common.environment import minutes_allowed
 from adlib.common.files import locked
 from adlib.reports import tables
 from adlib.runs import proof
 
-__all__ = ["Item", "expand", "main"]
+__all__ = ["Item", "expand", "finished", "main"]
 
 
 def main(file: str | Path, cores: int | None = None, profile: str = "local", dry_run: bool = False, extra=()) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from adlib import data, figures, models, runs
-from adlib.batch import pages
+from adlib.batch import compared, pages
 from adlib.batch.file import expand
 from adlib.batch.item import Item
 from adlib.common import paths
@@ -58,6 +58,7 @@ def collect(batches: Iterable[str | Path] = BATCHES, reference: Path | None = No
         _copy_runs(list(variants.values()), reference / "ablations")
     _copy_sheets(reports, reference / "notebooks")
     _copy_sheets(work, reference / "notebooks" / "runs")
+    _copy_comparison(paths.results_root() / "comparison" / "reference", reference / "comparison")
     summarise(reference)
     _write_times(behind, reference)
     return reference
@@ -65,12 +66,14 @@ def collect(batches: Iterable[str | Path] = BATCHES, reference: Path | None = No
 
 def runs_behind(item: Item) -> list[runs.Run]:
     """The finished runs that a report shows, of an ablation those of its variants too, of a page with rivals theirs;
-    none for a page on data.
+    none for a page on data, or on runs of a whole batch.
     """
     method = Path(item.notebook).stem.partition("_")[2].removesuffix("_ablation")
+    parameters = _defaults(item.notebook) | item.parameters
+    if "systems" in parameters:
+        return _finished(_plans_of_systems(parameters))
     if method not in models.SYSTEMS:
         return []
-    parameters = _defaults(item.notebook) | item.parameters
     configs = [parameters["config"]]
     for grid in GRIDS:
         configs += ablation.variants(parameters["config"], parameters.get(grid) or {}).values()
@@ -81,6 +84,21 @@ def runs_behind(item: Item) -> list[runs.Run]:
     plans = [plan for config in configs for plan in runs.plans(*chosen, config, together, load=load)]
     for rival, config in systems.rivals(method, parameters["config"], parameters.get("rivals") or {}):
         plans += runs.plans(rival, *chosen[1:], config, load=load)
+    return _finished(plans)
+
+
+def _plans_of_systems(parameters: dict) -> list[runs.Plan]:
+    """Of a page on several systems: those of each, and PatchCore's variants where it is one of them."""
+    place = (parameters["dataset"], parameters["categories"], parameters["seeds"])
+    chosen = list(parameters["systems"].items())
+    bank = parameters["systems"].get("patchcore")
+    if bank is not None:
+        chosen += [("patchcore", bank | change) for change in (parameters.get("variants") or {}).values()]
+    load = functools.cache(data.load)
+    return [plan for method, config in chosen for plan in runs.plans(method, *place, config, load=load)]
+
+
+def _finished(plans: list[runs.Plan]) -> list[runs.Run]:
     folders = dict.fromkeys(plan.folder for plan in plans)
     return [runs.load(folder) for folder in folders if folder.is_dir() and proof.finished(folder)]
 
@@ -112,6 +130,18 @@ def _copy_runs(finished: list[runs.Run], folder: Path) -> None:
             if (run.path / name).is_file():
                 _copy(run.path / name, target / name)
         proof.write(target, proof.read(run.path))  # lists the files that were copied
+
+
+def _copy_comparison(made: Path, target: Path) -> None:
+    """Tables and figures that page 06 saved, but for its maps, which show pictures of the data sets; without them, what
+    was there stays.
+    """
+    if made.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+    for file in sorted(made.glob("*.*")) if made.is_dir() else []:
+        if not file.name.startswith("maps_"):
+            target.mkdir(parents=True, exist_ok=True)
+            _copy(file, target / file.name)
 
 
 def _copy(path: Path, target: Path) -> None:
@@ -193,6 +223,14 @@ def summarise(reference: Path) -> None:
     (reference / "tables" / "readme.md").write_text(text, encoding="utf-8")
     pages.insert(PROJECT / "README.md", "table", text)
     pages.insert(reference / "README.md", "table", pages.long_table(copies))
+    parts = compared.parts_of(copies)
+    if parts:
+        ground = compared.grounds(parts)
+        tables.save(compared.table(parts, ground), reference / "tables" / "comparison")
+        pages.insert(PROJECT / "README.md", "comparison", compared.text(parts, ground))
+        drawn = compared.figure(parts, ground)
+        if drawn is not None:
+            figures.save(drawn, reference / "comparison")
 
 
 def _write_times(behind: dict[str, list[runs.Run]], reference: Path) -> None:

@@ -326,7 +326,7 @@ def test_the_batch_files_of_the_project_are_valid(path, shared, monkeypatch):
             for sentence in line.split(": ", 1)[1].split("; also: "):
                 assert re.match(
                     r"no image of mvtec_ad/|data set btad not found|LPIPS needs the ImageNet weights of alexnet|"
-                    r"weights of backbone '(wide_resnet50_2|tf_efficientnet_b5|vgg16)",
+                    r"weights of backbone '(wide_resnet50_2|tf_efficientnet_b5|vgg16|alexnet)",
                     sentence,
                 )
 
