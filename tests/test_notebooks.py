@@ -7,6 +7,7 @@ import ast
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import made
@@ -14,7 +15,9 @@ import nbformat
 import page_checks
 import pytest
 
+import adlib
 from adlib.common.paths import PROJECT
+from adlib.runs import proof
 
 SOURCES = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 TINY = {"backbone": "tf_efficientnet_lite0", "image_size": 64, "resize": None, "resize_mode": "squash", "epochs": 2}
@@ -27,6 +30,8 @@ FLOW = {"backbone": "tf_efficientnet_lite0", "image_size": 128, "blocks": 1} | F
 MAE = {"image_size": 64, "width": 16, "heads": 2, "decoder_width": 16, "decoder_heads": 2, "lpips": "off", "epochs": 2}
 MAE |= {"warmup_epochs": 0.0, "batch_size": 8, "learning_rate": 1e-3, "lr_rule": "absolute"}
 UNET = {"image_size": 32, "width": 4, "batch_size": 8, "steps": 4}
+BASELINES = made.BASELINES | made.RIVALS
+BASELINES |= {name: made.THREE_SCALES | made.FLOWS[name] for name in made.FLOWS if name != "validflow"}
 # smallest parameters of each notebook; a notebook that is not named here runs with SMOKE
 SMALL = {
     "01_improved_mae": SMOKE | {"config": MAE, "rivals": {"unet_autoencoder": UNET}},
@@ -50,11 +55,16 @@ SMALL = {
     "05_validflow": SMOKE | {"config": FLOW, "rivals": {"csflow": FLOW_STEPS, "mahalanobis": {}}},
     "05_validflow_ablation": SMOKE
     | {"config": FLOW, "grid": {"blocks": [2]}, "investigation": {"layer": ["blocks.4"]}},
+    "06_comparison": {"source": "made for this test", "places": {"textures": ["brick"]}, "device": "cpu"},
+    "07_baselines": SMOKE | {"systems": BASELINES, "variants": {"re-weighted": {"reweight": 3}}},
     "run": SMOKE | {"method": "simplenet"},
 }
 SHAPED = ("02_mmaerec", "03_simplenet", "04_draem")  # executed with these, too
 SHAPES = {"pad": {"resize_mode": "pad"}, "tiles": {"resize_mode": "tiles", "resize": 128}}  # four tiles of a texture
 EVIDENCE = sorted((PROJECT / "results" / "reference" / "notebooks").glob("*.ipynb"))
+
+
+COMPARED = {name: made.BASELINES[name] for name in ("padim", "ganomaly", "patchcore")} | {"unet_autoencoder": UNET}
 
 
 def read(path: Path):
@@ -156,6 +166,8 @@ def executed(tmp_path_factory):
         if key not in pages:
             folder = tmp_path_factory.mktemp(path.stem)
             wanted = {k: v for k, v in parameters.items() if k in papermill.inspect_notebook(str(path))}
+            if path.stem == "06_comparison":
+                wanted["source"] = runs_to_compare(folder / "runs")
             page = folder / "done.ipynb"
             papermill.execute_notebook(path, page, wanted, kernel_name="python3", progress_bar=False, cwd=str(folder))
             pages[key] = page
@@ -164,6 +176,19 @@ def executed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "2"))
         yield execute
+
+
+def runs_to_compare(folder: Path) -> str:
+    """Finished runs of three systems with maps and one without, of which one is a copy without weights and maps."""
+    for method, config in COMPARED.items():
+        run = adlib.reproduce(method, "textures", ["brick"], [0], config, "cpu").runs[0]
+        target = folder / method / "textures" / "brick" / run.path.name
+        shutil.copytree(run.path, target)
+        if method == "patchcore":
+            for name in ("model.safetensors", "maps.npz"):
+                (target / name).unlink()
+            proof.write(target, proof.read(run.path))
+    return str(folder)
 
 
 each_case = pytest.mark.parametrize(("path", "parameters"), cases())
