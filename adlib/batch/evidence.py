@@ -36,9 +36,10 @@ PICTURE = ("textures", "brick")  # photographs in the public domain
 def collect(batches: Iterable[str | Path] = BATCHES, reference: Path | None = None) -> Path:
     """Copy the runs and reports of batch files from the results folder to `reference` (default: results/reference).
 
-    Runs that no batch names stay out; the runs of ablation notebooks go to a folder of their own, `ablations`. A batch
-    of reports only adds them. README and the pages of `reference` are written anew. Raises UserError for a run that is
-    missing or stale, or a file that is too large to commit.
+    Runs that no batch names stay out; the runs of ablation notebooks go to a folder of their own, `ablations`. Sheets
+    of single runs, which a batch makes again from the runs, stay out, too. A batch of reports only adds them. README
+    and the pages of `reference` are written anew. Raises UserError for a run that is missing or stale, or a file that
+    is too large to commit.
     """
     work, reports = [], []
     for batch in batches:
@@ -49,7 +50,6 @@ def collect(batches: Iterable[str | Path] = BATCHES, reference: Path | None = No
     behind = {item.name: runs_behind(item) for item in reports}
     if work:
         _copy_runs(finished, reference / "runs")
-        shutil.rmtree(reference / "notebooks" / "runs", ignore_errors=True)
         data_reports(reference / "data")
         _picture(finished, reference / "readme")
     known = {run.path for run in finished}
@@ -57,7 +57,6 @@ def collect(batches: Iterable[str | Path] = BATCHES, reference: Path | None = No
     if variants:
         _copy_runs(list(variants.values()), reference / "ablations")
     _copy_sheets(reports, reference / "notebooks")
-    _copy_sheets(work, reference / "notebooks" / "runs")
     _copy_comparison(paths.results_root() / "comparison" / "reference", reference / "comparison")
     summarise(reference)
     _write_times(behind, reference)

@@ -10,7 +10,7 @@ import yaml
 
 import adlib
 from adlib import runs
-from adlib.batch import evidence, expand, pages
+from adlib.batch import evidence, pages
 from adlib.batch.evidence import data_reports
 from adlib.common.errors import UserError
 from adlib.runs import fingerprint
@@ -45,9 +45,7 @@ def finished(world, tmp_path, monkeypatch):
     report = {"notebook": "run", "name": "report", "parameters": {"dataset": "folder"}}
     work = entry | {"config": made.CONFIG | {"epochs": 2}}
     (tmp_path / "batch.yml").write_text(yaml.safe_dump([work, report]))
-    (tmp_path / "results" / "executed" / "runs").mkdir(parents=True)
-    for item in expand(tmp_path / "batch.yml")[0]:
-        item.sheet.write_text("{}")
+    (tmp_path / "results" / "executed").mkdir(parents=True)
     (tmp_path / "results" / "executed" / "report.ipynb").write_text("{}")
     (tmp_path / "README.md").write_text(page("table", "start"))
     (tmp_path / "reference").mkdir()
@@ -58,13 +56,24 @@ def finished(world, tmp_path, monkeypatch):
 
 
 def test_copies_give_the_same_numbers_as_the_runs(finished):
-    """Metrics with intervals from the copies equal those from the run folders; weights stay behind."""
+    """Metrics with intervals from the copies equal those from the run folders; no weights, no sheets of runs."""
     reference = evidence.collect([finished / "batch.yml"], finished / "reference")
     here, there = runs.find(reference / "runs"), runs.find(finished / "results" / "runs")
     assert here.metrics.equals(there.metrics)
     assert not list(reference.rglob("*.safetensors"))
-    assert (reference / "notebooks" / "report.ipynb").is_file()
+    assert [path.name for path in (reference / "notebooks").iterdir()] == ["report.ipynb"]
     assert (reference / "tables" / "summary.csv").is_file()
+
+
+def test_the_comparison_s_files_replace_older_ones_but_for_its_maps(finished):
+    """A table that is no longer made goes; pictures of the data sets stay out."""
+    made_now, kept = finished / "results" / "comparison" / "reference", finished / "reference" / "comparison"
+    for folder, names in ((made_now, ("a.csv", "maps_a.png")), (kept, ("old.csv",))):
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / name).write_text(name)
+    evidence.collect([finished / "batch.yml"], finished / "reference")
+    assert [path.name for path in kept.iterdir()] == ["a.csv"]
 
 
 def test_runs_that_the_batch_does_not_name_stay_out(finished):

@@ -315,8 +315,9 @@ def test_the_batch_files_of_the_project_are_valid(path, shared, monkeypatch):
     """With the companion folder's data and weights. The papers' settings lack some networks, some of mvtec_ad, btad."""
     monkeypatch.setenv("ADLIB_DATA", str(shared / "data"))
     monkeypatch.setenv("ADLIB_WEIGHTS", str(shared / "weights"))
-    if not {"mvtec_ad", "mtd", "dagm", "dtd"} <= {folder.name for folder in (shared / "data").iterdir()}:
-        pytest.skip(f"data sets are missing in {shared / 'data'}")
+    missing = {"mvtec_ad", "mtd", "dagm", "dtd"} - {folder.name for folder in (shared / "data").iterdir()}
+    if missing:
+        pytest.skip(f"{', '.join(sorted(missing))} missing in {shared / 'data'}")
     try:
         work, reports = file.expand(path, download=False)
         assert len(work) + len(reports) >= len(yaml.safe_load(path.read_text()))
