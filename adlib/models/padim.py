@@ -26,6 +26,7 @@ from adlib.models.config import setting
 
 RIDGE = 0.01  # on the diagonal of each covariance: with fewer pictures than channels it is part of the model
 ROWS = 32  # pictures at a time
+PLACES = 256  # whose factors are computed at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +53,15 @@ def gaussians(take: Callable[[range], Tensor], count: int) -> tuple[Tensor, Tens
         raise UserError(f"a Gaussian needs at least 2 training images, but there is {count}; add normal images")
     parts = [range(i, min(i + ROWS, count)) for i in range(0, count, ROWS)]
     mean = sum(take(part).sum(0) for part in parts) / count
-    products = 0
+    places, d = mean.shape
+    covariance = mean.new_zeros(places, d, d)
     for part in parts:
         off = (take(part) - mean).transpose(0, 1)  # [P,n,d]
-        products = products + off.mT @ off
-    covariance = products / (count - 1)
-    covariance.diagonal(dim1=1, dim2=2).add_(RIDGE)
-    return mean, torch.linalg.cholesky(covariance).contiguous()  # as it is stored, so that a loaded one rounds alike
+        covariance.baddbmm_(off.mT, off)
+    covariance.div_(count - 1).diagonal(dim1=1, dim2=2).add_(RIDGE)
+    for some in covariance.split(PLACES):
+        some.copy_(torch.linalg.cholesky(some))  # in place: the factors of all places are most of this model's memory
+    return mean, covariance
 
 
 def distance(rows: Tensor, mean: Tensor, factor: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from adlib.models import base, cropped
 from adlib.models.base import Scores
 from adlib.models.config import setting
 
-QUERIES = 4096  # vectors compared with the bank at a time
+QUERIES = 4096  # differences of vectors from their nearest ones in the bank that are held at a time
 IMAGES = 32  # pictures whose vectors are collected at a time
 
 
@@ -83,7 +83,7 @@ def nearest(queries: Tensor, bank: Tensor, count: int = 1) -> tuple[Tensor, Tens
     A matrix product finds them, exact up to its rounding; the distances themselves are those of differences.
     """
     squares, found = bank.square().sum(1), []
-    for part in queries.split(QUERIES):
+    for part in queries.split(max(1, QUERIES // count)):
         # |q - m|^2 without |q|^2, which is the same for all m
         which = torch.addmm(squares, part, bank.T, alpha=-2).topk(count, largest=False).indices
         far, order = (part[:, None] - bank[which]).norm(dim=2).sort(dim=1)
