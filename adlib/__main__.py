@@ -73,6 +73,7 @@ def _result_commands(actions) -> None:
     )
     p.add_argument("--format", choices=FORMATS, default="text", help="default text")
     p.add_argument("--allow-incomparable", action="store_true", help="status 0 even where nothing was comparable")
+    p.add_argument("--allow-missing", action="store_true", help="status 0 even where runs of the batch are missing")
 
     p = actions.add_parser("predict", help="score pictures with a finished run: heat maps, overlays, one CSV")
     p.set_defaults(call=commands.predict)

@@ -202,8 +202,12 @@ def fastest_threads(call: Callable[[], object]) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """A verdict per published cell and reference number; 1 where one is not reproduced, or none was comparable."""
+    """A verdict per published cell and reference number; 1 where one is not reproduced, none was comparable, or a run
+    of the batch is missing.
+    """
     place = Path(args.runs)
+    if not place.exists() and (paths.PROJECT / place).exists():
+        place = paths.PROJECT / place
     is_batch = place.suffix in (".yml", ".yaml") and not place.is_dir()
     if is_batch:
         regular_text(place, "batch file")
@@ -219,7 +223,8 @@ def check(args: argparse.Namespace) -> int:
     from adlib.batch.sources import finished  # torch, for which a wrong name does not wait
     from adlib.reports import check as checking
 
-    result = checking.check(finished(place), args.paper, _reference(args.reference), args.allow_incomparable)
+    allowed = args.allow_incomparable, args.allow_missing
+    result = checking.check(finished(place), args.paper, _reference(args.reference), *allowed)
     print(result.text(args.format))
     if args.format == "csv":
         _say_beside(result.notes)

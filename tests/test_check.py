@@ -26,19 +26,23 @@ def written(tmp_path) -> Path:
 def test_check_hands_its_options_on_and_returns_the_report_s_status(written, capsys, monkeypatch, ok, status):
     asked = []
 
-    def fake(finished, paper, known, allow_incomparable):
-        asked.append((len(finished), paper, known and len(known), allow_incomparable))
+    def fake(finished, paper, known, *allowed):
+        asked.append((len(finished), paper, known and len(known), *allowed))
         return SimpleNamespace(ok=ok, text=lambda kind: f"as {kind}")
 
     monkeypatch.setattr(check, "check", fake)
     ours, theirs = str(written / "ours"), str(written / "theirs")
-    options = ["--paper", "simplenet", "--allow-incomparable", "--format", "md", "--reference", "none"]
+    options = ["--paper", "simplenet", "--allow-incomparable", "--allow-missing", "--format", "md"]
+    options += ["--reference", "none"]
     assert main(["check", ours, *options]) == status
     assert main(["check", ours, "--reference", theirs]) == status
     monkeypatch.setattr(paths, "PROJECT", written)  # without results/reference: an installed wheel, say
     assert main(["check", ours]) == status
-    assert capsys.readouterr().out == "as md\nas text\nas text\n"
-    assert asked == [(1, "simplenet", None, True), (1, None, 1, False), (1, None, None, False)]
+    monkeypatch.chdir("/")
+    assert main(["check", "ours"]) == status  # as every path of README: in the project's folder, if not in this one
+    assert capsys.readouterr().out == "as md\n" + 3 * "as text\n"
+    plain = (1, None, None, False, False)
+    assert asked == [(1, "simplenet", None, True, True), (1, None, 1, False, False), plain, plain]
 
 
 def test_check_takes_a_folder_or_one_run_and_fails_where_the_reference_is_not_reproduced(written, capsys):
@@ -91,7 +95,8 @@ def test_check_takes_a_batch_file_and_names_its_gaps(small_world, tmp_path, caps
     run = next((small_world / "results" / "runs").rglob("run.json")).parent
     shutil.copytree(run, tmp_path / "reference" / run.name)
     command = ["check", str(tmp_path / "two.yml"), "--reference", str(tmp_path / "reference")]
-    assert main(command) == 0
+    assert main(command) == 1  # a gate must not pass what was not run
+    assert main([*command, "--allow-missing"]) == 0
     printed = capsys.readouterr().out
     assert "missing: simplenet folder stripes seed 1\n" in printed
     assert "seed 0" not in printed

@@ -50,6 +50,7 @@ BEST_EPOCH_METRICS = (*IMAGE_METRICS, "pixel_auroc", "pixel_ap", "aupro@0.3")
 BEST_EPOCH = "(oracle best epoch)"
 # AUROC of the image's mean grey value: what no detector should fall below
 FLOOR = "mean_grey_auroc"
+SHOWN = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3")  # the columns of most tables
 # name in run.json -> name of `metrics.bootstrap_interval`: metrics whose interval comes from the image scores
 RESAMPLED = {"image_auroc": "image_auroc", "image_ap": "average_precision"}
 # name in a published table -> name in run.json, where they differ

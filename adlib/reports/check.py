@@ -118,13 +118,15 @@ def _compared_text(compared: pd.DataFrame, format: str) -> str:
     return printing.to_text(shown, format) + "\n" + sentences
 
 
-def check(runs, paper: str | None = None, known=None, allow_incomparable: bool = False) -> Report:
+def check(
+    runs, paper: str | None = None, known=None, allow_incomparable: bool = False, allow_missing: bool = False
+) -> Report:
     """Judge runs (an adlib.runs.Runs) against papers and reference runs.
 
     paper: None = each that prints one of their systems, its own or a rival, on their data; else that paper's own system
-    alone is judged. known: the reference, an adlib.runs.Runs, or None. `Report.ok`: no cell is "not reproduced" and at
-    least one was comparable, or allow_incomparable. Raises UserError where there is nothing to compare: no run of
-    `paper`, or without it neither a published cell nor a reference run.
+    alone is judged. known: the reference, an adlib.runs.Runs, or None. `Report.ok`: no cell is "not reproduced", at
+    least one was comparable, or allow_incomparable, and no run is missing, or allow_missing. Raises UserError where
+    there is nothing to compare: no run of `paper`, or without it neither a published cell nor a reference run.
     """
     if paper is not None:
         runs = _of_method(runs, published.method_of(paper, published.own_system(paper)))
@@ -144,7 +146,8 @@ def check(runs, paper: str | None = None, known=None, allow_incomparable: bool =
         sentences += _unpublished(settings, papers)
     sentences += measured.stale(runs)
     tables = [check.table for check in papers.values()] + ([compared] if compared is not None else [])
-    ok = verdict.passed(pd.concat([table[["verdict"]] for table in tables]), allow_incomparable)
+    passed = verdict.passed(pd.concat([table[["verdict"]] for table in tables]), allow_incomparable)
+    ok = passed and (allow_missing or not runs.missing)
     return Report(papers, compared, tuple(sentences), ok, named=paper is None)
 
 

@@ -15,13 +15,12 @@ import pandas as pd
 
 from adlib import metrics
 from adlib.data import mixtures
-from adlib.metrics.names import FLOOR, RESAMPLED, label
+from adlib.metrics.intervals import TAILS
+from adlib.metrics.names import FLOOR, RESAMPLED, SHOWN, label
 from adlib.reports import measured, published, systems, verdict
 from adlib.runs.run import Runs
 
-SHOWN = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3")
 SOLVED = 0.9  # image AUROC of a floor from which on a category counts as solved by it
-TAILS = (2.5, 97.5)
 
 
 @dataclass(frozen=True)

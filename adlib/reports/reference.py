@@ -15,8 +15,9 @@ not run         a run that was to exist, and the reference has
 import numpy as np
 import pandas as pd
 
+from adlib.metrics.names import SHOWN
 from adlib.reports import measured, nearest, verdict
-from adlib.reports.comparison import SHOWN, Contender, place_of
+from adlib.reports.comparison import Contender, place_of
 from adlib.runs.run import Runs
 
 TOLERANCE = 1e-12

@@ -4,11 +4,9 @@ import dataclasses
 
 import pandas as pd
 
-from adlib.metrics.names import label
+from adlib.metrics.names import SHOWN, label
 from adlib.models import multiscale
 from adlib.reports import published
-
-SHOWN = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3")
 
 
 def name_of(method: str) -> str:

@@ -141,6 +141,17 @@ def test_the_reading_names_who_may_be_first_and_who_is_not_above_the_floor():
     assert "One seed only: PaDiM, SPADE." in said
 
 
+def test_averages_of_ranks_and_of_aurocs_may_disagree():
+    """B wins one category by 20 points, A two by one each: A has the better mean rank, B the better mean."""
+    auroc = pd.DataFrame({"x": [70.0, 90.0], "y": [81.0, 80.0], "z": [81.0, 80.0]}, index=["A", "B"])
+    ranks = auroc.rank(ascending=False)
+    order = pd.DataFrame({"by mean rank": ranks.mean(axis=1), "by mean AUROC": -auroc.mean(axis=1)}).rank()
+    assert order.loc["A"].tolist() == [1, 2]
+    said = sections.by_ranks(auroc, order)
+    assert said.startswith("2 of 2 systems change their place.")
+    assert "here x (sd over systems 14.1 points) and least y (0.7)" in said
+
+
 def test_settings_say_what_a_run_changes():
     """Five epochs instead of nine."""
     [group] = comparison.groups([run_of("padim", GOOD)], "mvtec_ad", "bottle")

@@ -226,12 +226,14 @@ def test_missing_runs_are_named_and_never_a_zero(tmp_path):
         Gap("simplenet", "mvtec_ad", ("cable",), "cable", 0, "c"),
         Gap("simplenet", "mvtec_ad", ("bottle",), "bottle", 1, "h"),  # another seed is finished
     ]
-    report = report_of(tmp_path, [{}], [{}, {"category": "cable", "run_hash": "c"}], missing=gaps)
+    theirs = [{}, {"category": "cable", "run_hash": "c"}]
+    report = report_of(tmp_path / "a", [{}], theirs, missing=gaps)
     assert "missing: simplenet mvtec_ad cable seed 0\nmissing: simplenet mvtec_ad bottle seed 1\n" in report.text()
     rows = report.compared.set_index("category")
     assert rows["verdict"].to_dict() == {"bottle": "reproduced", "cable": "not run"}
     assert pd.isna(rows.loc["cable", "measured"])
-    assert report.ok
+    assert not report.ok
+    assert report_of(tmp_path / "b", [{}], theirs, missing=gaps, allow_missing=True).ok
 
 
 def test_programs_get_one_table_of_papers_and_reference(tmp_path):

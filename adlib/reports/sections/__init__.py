@@ -3,7 +3,7 @@
 Functions return Markdown text or a DataFrame; a notebook displays them.
 """
 
-from adlib.reports.sections.compared import floor_line, gaps, pictures_of, reading, seldom_found
+from adlib.reports.sections.compared import by_ranks, floor_line, gaps, pictures_of, reading, seldom_found
 from adlib.reports.sections.facts import (
     changes,
     data_used,
@@ -32,6 +32,7 @@ from adlib.reports.sections.shows import shows
 
 __all__ = [
     "beside_floors",
+    "by_ranks",
     "changes",
     "chinese",
     "closing",

@@ -5,9 +5,9 @@ import pandas as pd
 
 from adlib import data
 from adlib.common.errors import UserError
-from adlib.metrics.names import label
+from adlib.metrics.names import SHOWN, label
 from adlib.reports import comparison, printing
-from adlib.reports.comparison import SHOWN, Contender
+from adlib.reports.comparison import Contender
 
 FEW = 6  # names that a sentence still lists
 
@@ -54,7 +54,7 @@ def reading(place: str, groups: list[list[Contender]], floors: pd.DataFrame) -> 
         worst = table.system[apart.idxmax()]
         said += f" Seeds differ most in {worst}: sd {printing.number(apart.max())} points."
     maps = _below(table, floors)
-    said += f" Not above the mean picture in every metric of their maps: {', '.join(maps)}." if maps else ""
+    said += f" Maps no better than the mean picture's: {', '.join(maps)}." if maps else ""
     single = [one.name for one in contenders if len(one.runs) == 1]
     said += f" One seed only: {', '.join(single)}." if single else ""
     others = f" {len(groups) - 1} more sets of test images have tables of their own." if len(groups) > 1 else ""
@@ -84,6 +84,20 @@ def pictures_of(dataset: str, category: str) -> str:
     origin = "; ".join(note for note in notes if note)
     said = f"{train} normal pictures for training; {normal} normal and {odd} anomalous ones for the test"
     return f"{said}; {origin}." if origin else f"{said}."
+
+
+def by_ranks(auroc: pd.DataFrame, order: pd.DataFrame) -> str:
+    """Sentences: does an average of ranks order the systems otherwise than one of AUROCs, and which category decides?
+
+    auroc: percent, a row per system, a column per category. order: columns "by mean AUROC" and "by mean rank", 1 first.
+    """
+    moved = int((order["by mean AUROC"] != order["by mean rank"]).sum())
+    spread = auroc.std()
+    return (
+        f"{moved} of {len(order)} systems change their place. Among AUROCs the category counts most on which systems "
+        f"differ most, here {spread.idxmax()} (sd over systems {spread.max():.1f} points) and least {spread.idxmin()} "
+        f"({spread.min():.1f}). Among ranks all count alike, and a lead of 0.1 points as much as one of 20."
+    )
 
 
 def seldom_found(found: pd.DataFrame) -> str:

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from adlib.metrics.names import label
+from adlib.metrics.names import SHOWN, label
 from adlib.reports import printing, systems, verdict
-from adlib.reports.sections.shows import FOLLOWS, GREY, SHOWN
+from adlib.reports.sections.shows import FOLLOWS, GREY
 
 PIXEL = SHOWN[1:]  # metrics of maps
 GUESSING = 0.5  # image AUROC of random scores

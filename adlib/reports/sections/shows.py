@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from adlib.metrics.names import FLOOR, MEASURED_AS, label
+from adlib.metrics.names import FLOOR, MEASURED_AS, SHOWN, label
 from adlib.reports import measured, printing
 from adlib.reports.cautions import cautions
 
-SHOWN = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro@0.3")
 APART = 0.05  # seeds farther apart than this are told
 FOLLOWS = 0.5  # rank correlation of brightness and score from which on it is told
 GREY = "mean_grey"
