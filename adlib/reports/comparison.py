@@ -15,9 +15,8 @@ import pandas as pd
 
 from adlib import metrics
 from adlib.data import mixtures
-from adlib.metrics.intervals import TAILS
 from adlib.metrics.names import FLOOR, RESAMPLED, SHOWN, label
-from adlib.reports import measured, published, systems, verdict
+from adlib.reports import measured, published, ranks, systems, verdict
 from adlib.runs.run import Runs
 
 SOLVED = 0.9  # image AUROC of a floor from which on a category counts as solved by it
@@ -67,18 +66,47 @@ class Contender:
         table = Runs(list(self.runs)).metrics
         return table[table.category == self.category].set_index("metric")
 
-    def draws(self, metric: str) -> np.ndarray | None:
+    def of_seeds(self, metric: str) -> list[float]:
+        """The metric of each seed's run, 0..1."""
+        return [run.record["per_category"][self.category]["metrics"][metric] for run in self.runs]
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether every seed gives the same numbers."""
+        return self.method in ranks.DETERMINISTIC
+
+    @property
+    def trained_on(self) -> int:
+        """Categories that one model was trained on."""
+        return len(self.record["per_category"])
+
+    @property
+    def input(self) -> str:
+        """What the network sees and was trained on: "256 px, resnet18.tv_in1k", "112 px, none, one model of 8"."""
+        return f"{self.side} px, {self.weights}" + (f", one model of {self.trained_on}" if self.trained_on > 1 else "")
+
+    def draws(self, metric: str, seeds: bool = False) -> np.ndarray | None:
         """Bootstrap draws [2000] of a metric, mean over seeds; None where it is not defined. Equal images are paired
-        with those of another contender.
+        with those of another contender. seeds: the seeds are drawn, too, see `ranks.resampled`.
         """
         if metric not in self.numbers.index or np.isnan(self.numbers.loc[metric, "mean"]):
             return None
-        if metric in RESAMPLED:
-            parts = [run.scores[run.scores.category == self.category].sort_values("path") for run in self.runs]
-            scores = np.stack([part.score.to_numpy() for part in parts])
-            return metrics.image_replicates(parts[0].label.to_numpy(), scores, RESAMPLED[metric])
-        known = [run.replicates.get(f"{self.category}/{metric}") for run in self.runs]
-        return None if any(draw is None for draw in known) else np.mean(known, axis=0)
+        if metric not in self._drawn:
+            self._drawn[metric] = [self._draws_of(run, metric) for run in self.runs]
+        each = self._drawn[metric]
+        if any(draw is None for draw in each):
+            return None
+        return ranks.resampled(np.stack(each), self.method) if seeds else np.mean(each, axis=0)
+
+    @functools.cached_property
+    def _drawn(self) -> dict[str, list]:
+        return {}
+
+    def _draws_of(self, run, metric: str) -> np.ndarray | None:
+        if metric not in RESAMPLED:
+            return run.replicates.get(f"{self.category}/{metric}")
+        own = run.scores[run.scores.category == self.category].sort_values("path")
+        return metrics.image_replicates(own.label, own.score, RESAMPLED[metric])
 
 
 def place_of(record: dict, category: str) -> tuple[str, str]:
@@ -133,30 +161,44 @@ def table(contenders: list[Contender], shown: tuple[str, ...] = SHOWN) -> pd.Dat
 
     Rank of an image metric: "2-5" among all rows; where the input is the same, in brackets among those. Of a pixel
     metric: "1-2 of 4", among the systems with the same grid and rule for masks, because grids make other truths.
-    attrs["notes"]: stale runs, where there are any.
+    attrs["notes"]: systems without randomness, and stale runs, where there are any.
     """
-    ranks = {metric: _ranks(contenders, metric) for metric in shown}
-    rows = [_row(one, shown, ranks) for one in contenders]
+    places = {metric: _ranks(contenders, metric) for metric in shown}
+    rows = [_row(one, shown, places) for one in contenders]
     out = pd.DataFrame(rows).sort_values(shown[0], ascending=False, kind="stable", ignore_index=True)
-    stale = [c.name for c in contenders if c.stale]
-    out.attrs["notes"] = [f"Stale, made by older code: {', '.join(stale)}."] if stale else []
+    fixed = [one.name for one in contenders if one.deterministic]
+    stale = [one.name for one in contenders if one.stale]
+    out.attrs["notes"] = [f"Without randomness, so one seed says all: {', '.join(fixed)}."] if fixed else []
+    out.attrs["notes"] += [f"Stale, made by older code: {', '.join(stale)}."] if stale else []
+    return out
+
+
+def with_floors(table: pd.DataFrame, floors: pd.DataFrame) -> pd.DataFrame:
+    """A `table` with the floors of its category (rows of adlib.reports.floors) below: numbers, intervals, no rank."""
+    rows = floors.rename(index=lambda name: f"{name} alone").rename_axis("system").reset_index()
+    rows = rows[[column for column in rows if column in table]]
+    out = pd.concat([table, rows], ignore_index=True)
+    words = [column for column in table if not pd.api.types.is_numeric_dtype(table[column])]
+    counts = [column for column in table if column.endswith(" n")]
+    out = out.fillna(dict.fromkeys(words, "") | dict.fromkeys(counts, 1))
+    out.attrs = table.attrs
     return out
 
 
 def _ranks(contenders: list[Contender], metric: str) -> dict[str, str]:
-    draws = {one.method: one.draws(metric) for one in contenders}
+    draws = {one.method: one.draws(metric, seeds=True) for one in contenders}
     if metric not in RESAMPLED:
         return {
             name: f"{place} of {sum(draws[c.method] is not None for c in same)}" if place else ""
             for same in _alike(contenders, lambda one: one.grid)
-            for name, place in rank_ranges({c.method: draws[c.method] for c in same}).items()
+            for name, place in ranks.rank_ranges({c.method: draws[c.method] for c in same}).items()
         }
-    ranks = rank_ranges(draws)
-    for same in _alike(contenders, lambda one: (one.side, one.weights)):
+    out = ranks.rank_ranges(draws)
+    for same in _alike(contenders, lambda one: one.input):
         if len(same) > 1:
-            for name, place in rank_ranges({c.method: draws[c.method] for c in same}).items():
-                ranks[name] += f" ({place})" if place else ""
-    return ranks
+            for name, place in ranks.rank_ranges({c.method: draws[c.method] for c in same}).items():
+                out[name] += f" ({place})" if place else ""
+    return out
 
 
 def _alike(contenders: list[Contender], key: Callable[[Contender], tuple]) -> list[list[Contender]]:
@@ -171,14 +213,16 @@ def may_be_first(ranked: pd.DataFrame) -> list[str]:
     return ranked.system[ranked[f"rank by {label('image_auroc')}"].str.match(r"1(\D|$)")].tolist()
 
 
-def _row(one: Contender, shown: tuple[str, ...], ranks: dict) -> dict:
-    row = {"system": one.name, "input": f"{one.side} px, {one.weights}", "fitting": _fitting(one)}
+def _row(one: Contender, shown: tuple[str, ...], places: dict) -> dict:
+    row = {"system": one.name, "input": one.input, "fitting": _fitting(one)}
     for metric in shown:
         values = one.numbers.loc[metric] if metric in one.numbers.index else None
         row[metric] = np.nan if values is None else values["mean"]
         row |= {f"{metric} {k}": np.nan if values is None else values[k] for k in ("sd", "low", "high")}
         row[f"{metric} n"] = len(one.runs)
-        row[f"rank by {label(metric)}"] = ranks[metric][one.method]
+        row[f"rank by {label(metric)}"] = places[metric][one.method]
+        if one.deterministic:
+            row[f"{metric} sd"] = np.nan  # seeds cannot differ: 0.0 would look like luck
     return row
 
 
@@ -186,49 +230,6 @@ def _fitting(one: Contender) -> str:
     """Mean seconds of gradient steps and of statistics, without the frozen network's pass over the pictures."""
     seconds = np.mean([sum(run.record["seconds"].get(k, 0) for k in ("train", "fit")) for run in one.runs])
     return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
-
-
-def rank_ranges(draws: dict[str, np.ndarray | None]) -> dict[str, str]:
-    """{name: "2-5"}: the ranks that the test images leave open, 1 the best; "" without draws.
-
-    A system's best rank counts those whose paired 95 % interval lies wholly above it; its worst those wholly below.
-    """
-    known = {name: values for name, values in draws.items() if values is not None}
-    out = dict.fromkeys(draws, "")
-    for name, own in known.items():
-        gaps = [np.nanpercentile(own - other, TAILS) for key, other in known.items() if key != name]
-        best = 1 + sum(high < 0 for _, high in gaps)
-        worst = len(known) - sum(low > 0 for low, _ in gaps)
-        out[name] = str(best) if best == worst else f"{best}-{worst}"
-    return out
-
-
-def averages(parts: dict[str, list[Contender]], floors: dict[str, float], metric: str = "image_auroc") -> pd.DataFrame:
-    """Means over categories, 0..1, a row per system: all categories, and those that no floor solves.
-
-    parts: {category: its contenders}; floors: {category: the highest image AUROC of a floor}. A floor of 90 % and more
-    solves a category. Only a system that was run on all of them has a mean; others say on how many they were run.
-    """
-    open_ = [name for name in parts if not floors[name] >= SOLVED]
-    names = dict.fromkeys(c.name for contenders in parts.values() for c in contenders)
-    rows = []
-    for name in names:
-        values = {
-            category: one.numbers.loc[metric, "mean"]
-            for category, contenders in parts.items()
-            for one in contenders
-            if one.name == name and metric in one.numbers.index and not np.isnan(one.numbers.loc[metric, "mean"])
-        }
-        row = {"system": name, "categories": f"{len(values)} of {len(parts)}"}
-        row["all"] = np.mean(list(values.values())) if len(values) == len(parts) else np.nan
-        whole = open_ and all(category in values for category in open_)
-        row["without solved"] = np.mean([values[category] for category in open_]) if whole else np.nan
-        rows.append(row)
-    out = pd.DataFrame(rows).sort_values("without solved", ascending=False, kind="stable", ignore_index=True)
-    solved = [name for name in parts if name not in open_]
-    said = f"A floor reaches {100 * SOLVED:.0f} % and more on: {', '.join(solved) or 'none'}."
-    out.attrs["notes"] = [said]
-    return out
 
 
 def floor_of(contenders: list[Contender]) -> float:
@@ -260,8 +261,8 @@ def every_system(runs) -> pd.DataFrame:
 
 
 def failures(contenders: list[Contender]) -> pd.DataFrame:
-    """Where each system fails, a row each: false alarms and misses at its own threshold (first seed), its hardest kind
-    of defect by image AUROC, 0..1, against all normal test images.
+    """Where each system fails, a row each: false alarms and misses at its own threshold (first seed), the image AUROC
+    of each seed, the first one's hardest kind of defect by image AUROC, 0..1, against all normal test images.
     """
     rows = []
     for one in contenders:
@@ -269,6 +270,7 @@ def failures(contenders: list[Contender]) -> pd.DataFrame:
         normal, odd = tests[tests.label == 0], tests[tests.label == 1]
         row = {"system": one.name, "false alarms": f"{int(normal.decision.sum())} of {len(normal)}"}
         row["missed"] = f"{int((odd.decision == 0).sum())} of {len(odd)}"
+        row["seeds [%]"] = ", ".join(f"{100 * value:.1f}" for value in one.of_seeds("image_auroc"))
         of = {
             kind: metrics.image_auroc(both.label, both.score, one_class="nan")
             for kind, images in odd.groupby("defect")
@@ -313,8 +315,3 @@ def settings(contenders: list[Contender]) -> pd.DataFrame:
         seeds = ", ".join(str(run.record["seed"]) for run in one.runs)
         rows.append({"system": one.name, "seeds": seeds, "changes": ", ".join(said) or "none"})
     return pd.DataFrame(rows)
-
-
-def with_maps(contenders: list[Contender]) -> bool:
-    """Whether any run of theirs has maps, which copies of runs are without."""
-    return any(run.maps is not None for one in contenders for run in one.runs)

@@ -35,11 +35,20 @@ def test_the_mean_leaves_out_what_brightness_solves_and_the_floor_is_last():
 
 
 def test_the_text_has_ranges_of_ranks_and_says_what_is_solved():
-    """One seed is marked; a missing run is a dash."""
+    """A system without randomness needs no mark for one seed; a missing run is a dash."""
     text = compared.text(*made())
     row = next(line for line in text.splitlines() if "1-NN" in line)
     assert [cell.strip() for cell in row.strip("|").split("|")][2] == "-"
-    assert "100.0 (1-2) ¹" in text  # six images cannot tell them apart
+    assert "100.0 (1-2) |" in text  # six images cannot tell them apart
     assert "What needs no model solves screw" in text
     assert "4 of the 4 cells are runs in a smaller setting" in text
     assert compared.figure(*made()) is None  # no run on MTD
+
+
+def test_scatter_of_seeds_and_one_seed_are_marked():
+    """RIAD's seeds are 20 points apart, an sd of 14; CutPaste has one."""
+    runs = [run_of("riad", GOOD, 0, auroc=1.0), run_of("riad", FAIR, 1, auroc=0.8), run_of("cutpaste", FAIR, auroc=0.8)]
+    parts = compared.parts_of(runs)
+    text = compared.text(parts, compared.grounds(parts))
+    cells = {cell.strip() for line in text.splitlines() for cell in line.split("|")}
+    assert {"90.0 ± 14 (1-2)", "80.0 (1-2) ¹"} <= cells

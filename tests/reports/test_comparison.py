@@ -8,6 +8,7 @@ import pytest
 from compared_runs import FAIR, GOOD, run_of
 
 from adlib.reports import comparison, floors, sections
+from adlib.reports.averages import averages
 
 
 def test_parts_of_mixtures_have_the_place_of_the_data_set_itself():
@@ -37,13 +38,6 @@ def test_one_setting_of_a_system_by_seeds_then_length_never_by_score():
     assert group[0].record["hash"] == "a"
 
 
-def test_rank_ranges_by_hand():
-    """A always above C, B above and below A but always above C: 1-2, 1-2, 3. Without draws there is no rank."""
-    wave = np.tile([0.05, -0.05], 20)
-    draws = {"A": np.full(40, 0.9), "B": 0.9 + wave, "C": np.full(40, 0.8), "D": None}
-    assert comparison.rank_ranges(draws) == {"A": "1-2", "B": "1-2", "C": "3", "D": ""}
-
-
 def test_draws_of_two_systems_are_paired_whatever_the_order_of_their_files():
     """The same scores in another order of rows give the same draws: images are drawn by path."""
     a, b = run_of("padim", FAIR), run_of("spade", FAIR)
@@ -70,22 +64,65 @@ def test_stale_runs_are_named():
     old = run_of("padim", GOOD)
     old.stale = True
     [group] = comparison.groups([old, run_of("spade", FAIR)], "mvtec_ad", "bottle")
-    assert comparison.table(group).attrs["notes"] == ["Stale, made by older code: PaDiM."]
+    assert comparison.table(group).attrs["notes"][-1] == "Stale, made by older code: PaDiM."
+
+
+def test_seeds_of_a_system_without_randomness_are_no_luck():
+    """PaDiM learns nothing at random: no sd of 0.0, no note that one seed is few; SPADE neither; CutPaste both."""
+    runs = [run_of(method, GOOD, seed) for method in ("padim", "cutpaste") for seed in (0, 1)] + [run_of("spade", FAIR)]
+    [group] = comparison.groups(runs, "mvtec_ad", "bottle")
+    table = comparison.table(group).set_index("system")
+    assert np.isnan(table.loc["PaDiM", "image_auroc sd"])
+    assert table.loc["CutPaste", "image_auroc sd"] == 0
+    assert table.attrs["notes"] == ["Without randomness, so one seed says all: PaDiM, SPADE."]
+    ground = pd.DataFrame({"image_auroc": [0.5]}, index=["mean grey"])
+    assert "One seed only" not in sections.reading("mvtec_ad bottle", [group], ground)
+
+
+def test_one_model_for_several_categories_says_so():
+    """Its input is not that of a model per category."""
+    mixed = run_of("dagan", GOOD, dataset="mvtec_ad:bottle + mtd:all", category="mvtec_ad:bottle")
+    mixed.record["per_category"]["mtd:all"] = mixed.record["per_category"]["mvtec_ad:bottle"]
+    [group] = comparison.groups([mixed, run_of("unet_autoencoder", FAIR)], "mvtec_ad", "bottle")
+    assert [one.input for one in group] == ["64 px, none, one model of 2", "64 px, none"]
+    assert comparison.table(group)["rank by image AUROC"].tolist() == ["1-2", "1-2"]  # no second rank: inputs differ
+
+
+def test_floors_are_rows_of_the_saved_table():
+    """Numbers and intervals without a rank, below the systems."""
+    [group] = comparison.groups([run_of("padim", GOOD, auroc=1.0), run_of("spade", FAIR)], "mvtec_ad", "bottle")
+    ground = pd.DataFrame(
+        {"image_auroc": [0.6], "image_auroc low": [0.4], "image_auroc high": [0.8]}, index=["mean grey"]
+    )
+    table = comparison.with_floors(comparison.table(group), ground)
+    last = table.iloc[-1]
+    assert table.system.tolist() == ["PaDiM", "SPADE", "mean grey alone"]
+    assert (last.image_auroc, last["image_auroc low"], last["rank by image AUROC"]) == (0.6, 0.4, "")
 
 
 def test_averages_with_and_without_what_a_floor_solves():
-    """0.9 and 0.7: mean 0.8; a floor of 0.95 solves the first category, so 0.7 remains. One of two: no mean."""
+    """0.9 and 0.7: mean 0.8; a floor of 0.95 solves the first category, so 0.7 remains. One of two: no mean. The floors
+    are the last rows.
+    """
     part = lambda runs: comparison.groups(runs, "mvtec_ad", "bottle")[0]
     parts = {
         "easy": part([run_of("padim", GOOD, auroc=0.9), run_of("spade", GOOD)]),
         "hard": part([run_of("padim", FAIR, auroc=0.7)]),
     }
-    means = comparison.averages(parts, {"easy": 0.95, "hard": 0.5}).set_index("system")
+    ground = {"easy": pd.Series({"mean grey": 0.95, "mean picture": 0.7}), "hard": pd.Series({"mean grey": 0.5})}
+    table = averages(parts, ground)
+    means = table.set_index("system")
     assert means.loc["PaDiM", "all"] == pytest.approx(0.8)
     assert means.loc["PaDiM", "without solved"] == pytest.approx(0.7)
     assert means.loc["SPADE", "categories"] == "1 of 2"
     assert np.isnan(means.loc["SPADE", "all"])
-    assert "easy" in comparison.averages(parts, {"easy": 0.95, "hard": 0.5}).attrs["notes"][0]
+    assert (means.loc["PaDiM", "rank"], means.loc["SPADE", "rank"]) == ("1", "")
+    assert means.loc["PaDiM", "low"] < means.loc["PaDiM", "high"]
+    assert table.system.tolist()[2:] == ["mean grey alone", "mean picture alone"]
+    assert means.loc["mean grey alone", "without solved"] == 0.5
+    assert means.loc["mean grey alone", "all"] == pytest.approx(0.725)
+    assert np.isnan(means.loc["mean picture alone", "without solved"])
+    assert "easy" in table.attrs["notes"][0]
 
 
 def test_a_registered_system_without_a_run_is_a_gap_with_a_name():
@@ -112,6 +149,7 @@ def test_where_a_system_fails():
     row = comparison.failures(group).iloc[0]
     assert (row["false alarms"], row.missed, row["hardest kind"]) == ("1 of 3", "1 of 3", "crack")
     assert row.image_auroc == pytest.approx(5 / 6)
+    assert row["seeds [%]"] == "90.0"
 
 
 def test_what_nobody_finds_comes_first():
@@ -134,11 +172,11 @@ def test_places_are_where_two_systems_were_run():
 def test_the_reading_names_who_may_be_first_and_who_is_not_above_the_floor():
     """A floor of 92 %: the system at 90 % is not above it."""
     ground = pd.DataFrame({"image_auroc": [0.92, 0.5]}, index=["mean grey", "mean picture"])
-    groups = comparison.groups([run_of("padim", GOOD, auroc=1.0), run_of("spade", FAIR)], "mvtec_ad", "bottle")
+    groups = comparison.groups([run_of("riad", GOOD, auroc=1.0), run_of("cutpaste", FAIR)], "mvtec_ad", "bottle")
     said = sections.reading("mvtec_ad bottle", groups, ground)
-    assert "Not above the higher floor, mean grey, 92.0 %: SPADE (90.0 %)." in said
-    assert "May be first by image AUROC: PaDiM" in said
-    assert "One seed only: PaDiM, SPADE." in said
+    assert "Not above the higher floor, mean grey, 92.0 %: CutPaste (90.0 %)." in said
+    assert "May be first by image AUROC: RIAD, CutPaste" in said
+    assert "One seed only: CutPaste, RIAD." in said
 
 
 def test_averages_of_ranks_and_of_aurocs_may_disagree():

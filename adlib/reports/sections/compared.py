@@ -55,7 +55,7 @@ def reading(place: str, groups: list[list[Contender]], floors: pd.DataFrame) -> 
         said += f" Seeds differ most in {worst}: sd {printing.number(apart.max())} points."
     maps = _below(table, floors)
     said += f" Maps no better than the mean picture's: {', '.join(maps)}." if maps else ""
-    single = [one.name for one in contenders if len(one.runs) == 1]
+    single = [one.name for one in contenders if len(one.runs) == 1 and not one.deterministic]
     said += f" One seed only: {', '.join(single)}." if single else ""
     others = f" {len(groups) - 1} more sets of test images have tables of their own." if len(groups) > 1 else ""
     return said + others
