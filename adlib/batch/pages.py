@@ -50,7 +50,7 @@ def insert(page: Path, name: str, text: str) -> None:
 
 
 def long_table(copies) -> str:
-    """Markdown: every data set, category and setting, with the notes on pictures and thresholds, and how long it took."""
+    """Markdown: every data set, category and setting, notes on pictures and thresholds, and how long it took."""
     hours = sum(sum(run.record["seconds"].values()) for run in copies) / 3600
     took = f"- The {len(copies)} runs recorded {hours:.1f} hours of work, on the machines that their records name.\n"
     return tables.to_markdown(tables.summary(copies, HEADLINE)) + took

@@ -54,9 +54,9 @@ def terms() -> str:
             "and 0 % for the other: 50 %. The area runs over false positive rates up to 30 % and is divided by 0.3.",
             "- **Oracle**: a number that used the test labels, say to choose the best epoch. It shows what is "
             "possible. Nobody has test labels in use, so no oracle is judged here.",
-            "- **Floor**: what needs no model: the image AUROC from ranking images by mean brightness alone, in the better "
-            "direction, on pages 06 and 07 also by the distance to the mean training picture. A score near a floor does "
-            "not show that a defect was seen.",
+            "- **Floor**: what needs no model: the image AUROC from ranking images by mean brightness alone, in the "
+            "better direction, on pages 06 and 07 also by the distance to the mean training picture. A score near a "
+            "floor does not show that a defect was seen.",
             "- **Threshold**: the score above which an image is called anomalous. It comes from normal images that "
             f"the training did not use. Its *level* is the share of new normal images it may flag, if they look like "
             f"those; we ask for at most {100 * ALPHA:.0f} %.",
