@@ -78,10 +78,9 @@ def main() -> int:
             rows += [row for threads in args.threads for row in timings(system, sides, data, threads)]
             rows += memory(system, data)
         write(pd.DataFrame(rows), "adlib beside anomalib", conditions.rstrip(), args.out, stem)
-    failed = [
-        f"{r['system']}: {r['quantity']}: {r['verdict']}" for r in rows if r["verdict"].startswith((FAILS, OUTSIDE))
-    ]
-    print("\n".join(failed))
+    failed = [row for row in rows if row["verdict"].startswith((FAILS, OUTSIDE))]
+    for row in failed:
+        print(f"{row['system']}: {row['quantity']}: {row['verdict']}")
     return int(bool(failed))
 
 
@@ -159,7 +158,7 @@ def _row(system: str, quantity: str, ours: float, theirs: float, **more) -> dict
 
 def counted(system: str, quantity: str, ours: int, theirs: int) -> dict:
     """A row of two whole numbers."""
-    return _row(system, quantity, ours, theirs, verdict="equal" if ours == theirs else "not equal")
+    return _row(system, quantity, ours, theirs, verdict="equal" if ours == theirs else f"{FAILS} equal")
 
 
 def within(system: str, quantity: str, labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> dict:
@@ -196,13 +195,12 @@ class Test:
         (ours, maps), (theirs, other_maps) = (self.scored(side, device) for side in sides.values())
         pixels = [pixel_auroc(self.masks, x.numpy()) for x in (maps, other_maps)]
         middle = (slice(None), slice(BORDER, -BORDER), slice(BORDER, -BORDER))
+        beyond = f"map, {BORDER} pixels from the border on"
         return [
             within(system, "image AUROC", self.labels, ours, theirs),
             _row(system, "pixel AUROC", *pixels, difference=pixels[0] - pixels[1]),
             equal(system, "map", maps, other_maps, 1e-2, MAPS[system]),
-            equal(
-                system, f"map, {BORDER} pixels from the border on", maps[middle], other_maps[middle], 1e-2, MAPS[system]
-            ),
+            equal(system, beyond, maps[middle], other_maps[middle], 1e-2, MAPS[system]),
         ]
 
 
@@ -314,9 +312,7 @@ def draem_losses(
     probabilities[:, :1].masked_fill_(normal, 1)  # right and sure: a normal pixel costs nothing
     return [
         equal("DRAEM", "loss, squares", terms["l2"], criterion.l2_loss(repaired, target), 1e-5),
-        equal(
-            "DRAEM", "loss, SSIM", terms["ssim"], ssim, 1e-5, "anomalib mirrors the border, the authors pad with zeros"
-        ),
+        equal("DRAEM", "loss, SSIM", terms["ssim"], ssim, 1e-5, "anomalib mirrors the border, others pad with zeros"),
         equal("DRAEM", "loss, SSIM, border mirrored", losses.ssim(repaired, target, padding="reflect"), ssim, 1e-5),
         equal("DRAEM", "loss, focal", terms["focal"], focal, 1e-3, FOCAL),
         equal("DRAEM", "loss, focal, half of the anomalous", losses.focal(probabilities, mask) / 2, focal, 1e-3),
