@@ -8,7 +8,7 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 RIVAL := .venv-anomalib
 CODE := adlib benchmarks notebooks tests
 
-.PHONY: help install reproduce test test-slow lint format lock addresses benchmark cross-check reference clean
+.PHONY: help install reproduce check test test-slow lint format lock addresses benchmark cross-check reference clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 reproduce: install  ## every paper in a reduced setting on embedded data; prints a table and what to open
 	$(BIN)/python -m adlib batch batch/quick.yml
+
+check: install  ## verdicts on the runs of `make reproduce`; fails where one is missing or a number is not reproduced
+	$(BIN)/python -m adlib check batch/quick.yml --allow-incomparable
 
 test: install  ## the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

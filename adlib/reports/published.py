@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent / "papers"
 VERDICTS = ("reproduced", "within noise", "not reproduced", "not comparable", "not run")
 NOT_STATED = "not stated"
 ROLES = ("own", "beside", "default", "variant", "rival")
+EVALUATION = ("mask_rule", "metric_size", "aupro_limit")  # fields of a protocol that hold for all systems of a table
 
 
 @cache
@@ -135,3 +136,22 @@ def protocol(paper: str, dataset: str) -> dict[str, dict]:
     """{field: row of protocol.csv} for a data set: `stated`, or where the paper is silent `elsewhere` and `source`."""
     check_names("paper", [paper], PAPERS)
     return {field: _ROWS.get((paper, dataset, field), _ROWS[paper, "any", field]) for field in PROTOCOL[paper]}
+
+
+def protocol_of(paper: str, system: str, dataset: str) -> dict[str, dict]:
+    """`protocol` as far as it holds for one system of the paper's tables.
+
+    All of it for the paper's own system, its variants and its original. Of a rival only what the paper itself states of
+    the evaluation (EVALUATION): its sizes, backbone, training are not the paper's own system's, and tables quote them
+    without a word. Those fields are "not stated" here; what the rival's own publication says is its default Config.
+    A rival's model is of one category, as in the publications of all of them.
+    """
+    rows = protocol(paper, dataset)
+    if role(paper, system) != "rival":
+        return rows
+    silent = {"stated": NOT_STATED, "elsewhere": "", "source": ""}
+    rows = {
+        field: row if field in EVALUATION and row["stated"] != NOT_STATED else row | silent
+        for field, row in rows.items()
+    }
+    return rows | {"training": rows["training"] | {"elsewhere": "per category", "source": "the rival's publication"}}

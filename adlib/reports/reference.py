@@ -5,22 +5,29 @@ images and split (fingerprint of the data); other images are named and never jud
 is taken, see adlib.reports.nearest: that of the same identity (hash), else the nearest. The words are those of
 `published.VERDICTS`:
 
-reproduced      the reference's mean lies in our 95 % interval over test images, or ours in the reference's
-within noise    outside both, but at most 2 sd over seeds apart: the larger sd of the two, where one has two seeds
-not reproduced  farther apart, whichever is higher
-not comparable  other images, a field that makes another experiment, or a number or interval that is not defined
+reproduced      equal means, to half of the last digit that tables print, or the 95 % interval of the paired difference
+                holds 0: the same test images are drawn for both sides (specs/common 4.8)
+within noise    else at most 2 standard errors of the difference of the seed means apart, sqrt(sd1^2/n1 + sd2^2/n2); a
+                side of one seed is taken to vary as the other does
+not reproduced  farther apart, whichever is higher; or a metric that the reference has and our runs lack, where no
+                setting differs
+not comparable  other images, a field that makes another experiment, a metric that only we have, or no interval
 not run         a run that was to exist, and the reference has
+
+A metric without bootstrap draws has no paired difference: there the mean of one side lies in the interval of the other.
 """
 
 import numpy as np
 import pandas as pd
 
+from adlib.metrics.intervals import TAILS
 from adlib.metrics.names import SHOWN
 from adlib.reports import measured, nearest, verdict
 from adlib.reports.comparison import Contender, place_of
 from adlib.runs.run import Runs
 
-TOLERANCE = 1e-12
+# Half of 0.1 percent: two machines add floats in another order, and paired draws tell even such means apart
+TOLERANCE = 0.0005
 OTHER_IMAGES = "other test images"
 MEASURED = ("sd", "n_seeds", "n_images", "low", "high", "interval_method")
 OF_REFERENCE = ("reference", "reference_sd", "reference_n", "reference_low", "reference_high", "reference_hash")
@@ -43,9 +50,14 @@ def compare(runs: Runs, reference: Runs) -> pd.DataFrame:
     gaps = _gaps(runs, others)
     used = {run.path: run for _, theirs in [*pairs, *gaps] if theirs for run in theirs.runs}
     metrics = Runs(list(used.values())).metrics if used else None
-    rows = [row for part, theirs in pairs for row in _rows(part, runs.metrics, theirs, metrics)]
+    for part, _ in pairs:
+        _known(part, runs.metrics)
+    for _, theirs in [*pairs, *gaps]:
+        if theirs:
+            _known(theirs, metrics)
+    rows = [row for part, theirs in pairs for row in _rows(part, theirs)]
     for facts, theirs in gaps:
-        numbers = _numbers(theirs, metrics)
+        numbers = _numbers(theirs)
         rows += [facts | _gap(metric, numbers[metric], theirs) for metric in SHOWN if metric in numbers]
     table = pd.DataFrame(rows, columns=COLUMNS)
     alone = [part for part, candidates in parts if not candidates]
@@ -70,18 +82,23 @@ def _notes(alone: list[Contender], same_files: set) -> list[str]:
     return notes
 
 
-def _numbers(part: Contender, metrics: pd.DataFrame) -> dict[str, pd.Series]:
-    """{metric: its row of `Runs.metrics`} of those that are shown and defined."""
+def _known(part: Contender, metrics: pd.DataFrame) -> None:
+    """Give a part its `numbers` from a table of many runs, so that no interval is drawn a second time."""
     rows = metrics[(metrics["hash"] == part.record["hash"]) & (metrics["category"] == part.category)]
-    rows = rows[(rows["method"] == part.method) & rows["metric"].isin(SHOWN) & rows["mean"].notna()]
-    return {row["metric"]: row for _, row in rows.iterrows()}
+    vars(part)["numbers"] = rows[rows["method"] == part.method].set_index("metric")
 
 
-def _rows(part: Contender, ours: pd.DataFrame, theirs: Contender | None, metrics: pd.DataFrame | None) -> list[dict]:
+def _numbers(part: Contender) -> dict[str, pd.Series]:
+    """{metric: its row of `Contender.numbers`} of those that are shown and defined."""
+    known = part.numbers[part.numbers["mean"].notna()]
+    return {metric: known.loc[metric] for metric in SHOWN if metric in known.index}
+
+
+def _rows(part: Contender, theirs: Contender | None) -> list[dict]:
     """The rows of a part whose method and category the reference has; theirs: None where the images are others."""
     values = (part.method, *place_of(part.record, part.category), part.record["hash"])
     facts = dict(zip(FACTS, values, strict=False))
-    here, there = _numbers(part, ours), _numbers(theirs, metrics) if theirs else {}
+    here, there = _numbers(part), _numbers(theirs) if theirs else {}
     rows = []
     for metric in SHOWN:
         row = facts | {"metric": metric} | _measured(here.get(metric)) | _of_reference(there.get(metric), theirs)
@@ -93,10 +110,10 @@ def _rows(part: Contender, ours: pd.DataFrame, theirs: Contender | None, metrics
                 for field, text in nearest.differences(part.record, theirs.record).items()
                 if verdict.concerns(field, metric)
             }
-            forbidding = (
-                [] if theirs.record["hash"] == part.record["hash"] else list(filter(nearest.forbids, differing))
-            )
-            decision, reason = judge(here.get(metric), there.get(metric), forbidding)
+            same = theirs.record["hash"] == part.record["hash"]
+            forbidding = [] if same else list(filter(nearest.forbids, differing))
+            paired = None if forbidding else paired_interval(part, theirs, metric)
+            decision, reason = judge(here.get(metric), there.get(metric), forbidding, paired)
             rows.append(row | {"differs": "; ".join(differing.values()), "verdict": decision, "reason": reason})
     return rows
 
@@ -115,28 +132,56 @@ def _of_reference(numbers: pd.Series | None, theirs: Contender | None) -> dict:
     return row | {f"reference_{k}": numbers[k] for k in ("sd", "low", "high")}
 
 
-def judge(ours: pd.Series | None, theirs: pd.Series | None, forbidding: list[str]) -> tuple[str, str]:
-    """(verdict, reason) by the rule at the top. ours, theirs: mean, sd, low, high, 0..1; None: not defined."""
-    if ours is None or theirs is None:
-        return "not comparable", f"not defined in {'our runs' if ours is None else 'the reference'}"
+def paired_interval(part: Contender, theirs: Contender, metric: str) -> tuple[float, float] | None:
+    """95 % interval of ours - reference, means over seeds, on equal images; None where a side has no draws."""
+    own, other = part.draws(metric), theirs.draws(metric)
+    if own is None or other is None or own.shape != other.shape:
+        return None
+    return tuple(np.nanpercentile(own - other, TAILS))
+
+
+def judge(
+    ours: pd.Series | None,
+    theirs: pd.Series | None,
+    forbidding: list[str],
+    paired: tuple[float, float] | None = None,
+) -> tuple[str, str]:
+    """(verdict, reason) by the rule at the top. ours, theirs: mean, sd, n_seeds, low, high, 0..1; None: not defined.
+
+    paired: see `paired_interval`; None: by the intervals of the two sides.
+    """
+    if theirs is None:
+        return "not comparable", "not defined in the reference"
     if forbidding:
         return "not comparable", f"differs in {', '.join(forbidding)}"
+    if ours is None:
+        return "not reproduced", "our runs lack it"
     gap = abs(ours["mean"] - theirs["mean"])
     if gap <= TOLERANCE:
         return "reproduced", "equal means"
-    if _inside(theirs["mean"], ours):
-        return "reproduced", "the reference's mean lies in our 95 % interval"
-    if _inside(ours["mean"], theirs):
-        return "reproduced", "our mean lies in the reference's 95 % interval"
-    if np.isnan([ours["low"], theirs["low"]]).all():
+    if paired is not None:
+        meant = "paired 95 % interval"
+        if paired[0] <= 0 <= paired[1]:
+            return "reproduced", f"the {meant} of the difference holds 0"
+    elif _inside(theirs["mean"], ours) or _inside(ours["mean"], theirs):
+        return "reproduced", "the mean of one lies in the 95 % interval of the other"
+    elif np.isnan([ours["low"], theirs["low"]]).all():
         return "not comparable", "no interval was computed"
-    if gap <= 2 * np.nanmax([ours["sd"], theirs["sd"], 0.0]):
-        return "within noise", "outside both intervals, within 2 sd over seeds"
-    return "not reproduced", f"{gap:.3g} from the reference, outside both intervals"
+    else:
+        meant = "intervals"
+    if gap <= 2 * _standard_error(ours, theirs):  # NaN, where no side has two seeds: never
+        return "within noise", f"outside the {meant}, within 2 standard errors over seeds"
+    return "not reproduced", f"{gap:.3g} from the reference, outside the {meant}"
+
+
+def _standard_error(ours: pd.Series, theirs: pd.Series) -> float:
+    """Of the difference of the two means over seeds; a side of one seed has the sd of the other."""
+    sds = [other["sd"] if side["n_seeds"] < 2 else side["sd"] for side, other in ((ours, theirs), (theirs, ours))]
+    return float(np.sqrt(sds[0] ** 2 / ours["n_seeds"] + sds[1] ** 2 / theirs["n_seeds"]))
 
 
 def _inside(mean: float, numbers: pd.Series) -> bool:
-    return numbers["low"] - TOLERANCE <= mean <= numbers["high"] + TOLERANCE
+    return numbers["low"] <= mean <= numbers["high"]
 
 
 def _gaps(runs: Runs, others: dict[tuple, list[Contender]]) -> list[tuple[dict, Contender]]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from adlib.common.errors import UserError, check_names
 from adlib.data import plain
-from adlib.metrics.names import MEASURED_AS, PLAIN, best_epoch
+from adlib.metrics.names import MEASURED_AS, PLAIN, best_epoch, label
 from adlib.reports import measured, printing
 from adlib.reports.measured import AVERAGES, belongs
 from adlib.reports.published import (
@@ -24,6 +24,7 @@ from adlib.reports.published import (
     own_system,
     paper_of,
     protocol,
+    protocol_of,
     role,
 )
 
@@ -111,14 +112,18 @@ def concerns(field: str, metric: str) -> bool:
     return not (field in PIXEL_ONLY and metric.startswith("image"))
 
 
-def _differences(record: dict, paper: str, metric: str, core_only: bool) -> tuple[dict, dict, list]:
-    """({field: text of the difference}, the forbidding ones among them, fields of which nobody states the value)."""
+def _differences(record: dict, cell, core_only: bool) -> tuple[dict, dict, list]:
+    """({field: text of the difference}, the forbidding ones among them, fields of which nobody states the value).
+
+    Of the quoting paper's protocol counts what holds for the cell's system (`protocol_of`), and the system's own
+    published setting always (`changed`): "paper 160" means the paper of the system, which of a rival is another one.
+    """
     recorded = {**(record.get("config") or {}), **(record.get("protocol") or {})}
     differ, forbid, silent = {}, {}, []
-    for field, row in protocol(paper, record["dataset"]).items():
+    for field, row in protocol_of(cell.paper, cell.system, record["dataset"]).items():
         stated, here = row["stated"] != NOT_STATED, recorded.get(field)
         theirs = row["stated"] if stated else row["elsewhere"]
-        if not concerns(field, metric):
+        if not concerns(field, cell.metric):
             continue
         if not theirs:
             silent.append(field)
@@ -139,7 +144,7 @@ def _all_differences(records: list[dict], cell) -> tuple[str, list[str]]:
     variant = role(cell.paper, cell.system) == "variant"
     differ, forbid, silent = [], [], []
     for record in records:
-        d, f, s = _differences(record, cell.paper, cell.metric, variant)
+        d, f, s = _differences(record, cell, variant)
         differ, forbid, silent = [*differ, *d.values()], [*forbid, *f], [*silent, *s]
         if variant and not set(changed(record)) - {*NEUTRAL, *CORE}:
             forbid.append("being the default setting, not this variant")
@@ -150,16 +155,24 @@ def _all_differences(records: list[dict], cell) -> tuple[str, list[str]]:
 
 def erratum_of(cell) -> tuple[str, float | None]:
     """(text, corrected value in the unit of `value`) of a row of `load`; ("", None) without an erratum."""
-    table = errata(cell.paper)
-    table = table[(table["table"] == cell.table) & (table["dataset"] == cell.dataset)]
+    table = _errata(cell)
     of_cell = table[
         (table["system"] == cell.system) & (table["category"] == cell.category) & (table["metric"] == cell.metric)
     ]
-    of_column = table[
-        (table["system"] == cell.system) & (table["kind"] == "metric") & (table["printed"] == cell.metric)
-    ]
+    of_column = _of_column(cell)
     texts = [f"{r.printed} -> {r.corrected}: {r.remark}" for r in pd.concat([of_cell, of_column]).itertuples()]
     return "; ".join(texts), float(of_cell["corrected"].iloc[0]) if len(of_cell) else None
+
+
+def _errata(cell) -> pd.DataFrame:
+    table = errata(cell.paper)
+    return table[(table["table"] == cell.table) & (table["dataset"] == cell.dataset)]
+
+
+def _of_column(cell) -> pd.DataFrame:
+    """The errata that say that the cell's column shows another metric than its heading."""
+    table = _errata(cell)
+    return table[(table["system"] == cell.system) & (table["kind"] == "metric") & (table["printed"] == cell.metric)]
 
 
 def _judge(value: float, half: float, here: dict) -> tuple[str, str]:
@@ -182,7 +195,7 @@ def _decide(cell, here: dict | None, value: float, half: float, of: int, forbid:
         return "not comparable", "other hardware and code: shown, never judged"
     if np.isnan(value):
         return "not comparable", "the paper has no number here"
-    reasons = []
+    reasons = [f"the printed column is {label(metric)}" for metric in _of_column(cell)["corrected"]]
     if cell.category in AVERAGES and here["n_categories"] < of:
         reasons.append(f"{here['n_categories']} of {of} categories")
     if forbid:
@@ -256,9 +269,10 @@ def verdict(runs, paper: str, systems: list[str] | None = None) -> pd.DataFrame:
 
     Columns: table, dataset, category, system, metric, published, erratum, beside (the original authors' value),
     measured, sd, n_seeds, n_images, low, high, interval_method, oracle (best epoch on the test set, never judged),
-    differs, verdict, reason. Where an erratum has another value, that one is judged. `systems` picks other published
-    systems: rivals, or, with the runs of that variant, a row of an ablation table. `attrs["notes"]`: where the data
-    came from, if they are no originals. Raises UserError for an unknown paper or system.
+    differs, verdict, reason. Where an erratum has another value, that one is judged. A column that
+    shows another metric than its heading is never judged. `systems` picks other published systems: rivals (by their own
+    setting, see `_differences`), or, with the runs of that variant, a row of an ablation table. `attrs["notes"]`: where
+    the data came from, if they are no originals. Raises UserError for an unknown paper or system.
     """
     cells, settings = load(paper), measured.settings(runs)
     wanted = [own_system(paper)] if systems is None else list(systems)

@@ -1,7 +1,9 @@
 """Runs against reference runs by hand-written folders: what is compared, the rule, and what `check` makes of it."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from written_runs import run_of
@@ -9,6 +11,7 @@ from written_runs import run_of
 from adlib.batch.made import Gap
 from adlib.common.errors import UserError
 from adlib.reports import check, reference
+from adlib.reports.comparison import Contender
 from adlib.runs.run import Runs
 
 
@@ -26,11 +29,13 @@ def runs_of(folder, chosen: list[dict], missing=()) -> Runs:
     return Runs([run_of(folder, **one) for one in chosen], list(missing))
 
 
-def numbers(mean: float, half: float = 0.01, sd: float = float("nan")) -> pd.Series:
-    return pd.Series({"mean": mean, "sd": sd, "low": mean - half, "high": mean + half})
-
-
 NAN = float("nan")
+
+
+def numbers(mean: float, half: float = 0.01, sd: float = NAN, n: int | None = None) -> pd.Series:
+    """n: seeds; by default as many as an sd needs."""
+    n = n or (1 if np.isnan(sd) else 2)
+    return pd.Series({"mean": mean, "sd": sd, "n_seeds": n, "low": mean - half, "high": mean + half})
 
 
 @pytest.mark.parametrize(
@@ -39,18 +44,73 @@ NAN = float("nan")
         (numbers(0.9), numbers(0.909, 0.001), "reproduced"),  # 0.909 in [0.89, 0.91]
         (numbers(0.909, 0.001), numbers(0.9), "reproduced"),  # ours in theirs
         (numbers(0.9, NAN), numbers(0.9, NAN), "reproduced"),  # the same number
-        (numbers(0.90), numbers(0.915, sd=0.008), "within noise"),  # 0.015 apart, 2 sd are 0.016
+        (numbers(0.90), numbers(0.915, sd=0.008), "within noise"),  # 0.015 apart, error sqrt(64e-6 (1 + 1/2)) = 0.0098
         (numbers(0.90, sd=0.008), numbers(0.915), "within noise"),
-        (numbers(0.90, sd=0.007), numbers(0.915, sd=0.001), "not reproduced"),  # 2 sd are 0.014
+        (numbers(0.90, sd=0.014), numbers(0.915, sd=0.002), "within noise"),  # 2 errors are 0.02
+        (numbers(0.90, sd=0.007), numbers(0.915, sd=0.001), "not reproduced"),  # 2 errors are 0.01
         (numbers(0.90), numbers(0.915), "not reproduced"),  # intervals that overlap do not suffice
         (numbers(0.93), numbers(0.915), "not reproduced"),  # nor does being better
         (numbers(0.9, NAN), numbers(0.91, NAN), "not comparable"),
-        (None, numbers(0.9), "not comparable"),
         (numbers(0.9), None, "not comparable"),
     ],
 )
-def test_the_rule(ours, theirs, said):
+def test_the_rule_without_draws(ours, theirs, said):
     assert reference.judge(ours, theirs, [])[0] == said
+
+
+@pytest.mark.parametrize(
+    ("paired", "said"),
+    [((-0.006, -0.004), "not reproduced"), ((0.001, 0.02), "not reproduced"), ((-0.02, 0.001), "reproduced")],
+)
+def test_the_paired_interval_decides_whatever_the_two_intervals_say(paired, said):
+    """Each mean lies in the other's interval, which would have passed; or both lie far apart, which would not have."""
+    near, far = numbers(0.905), numbers(0.95)
+    assert reference.judge(numbers(0.9), near, [], paired)[0] == said
+    assert reference.judge(numbers(0.9), far, [], paired)[0] == said
+
+
+@pytest.mark.parametrize(("theirs", "said"), [(0.79, "within noise"), (0.81, "not reproduced")])
+def test_noise_is_the_standard_error_of_the_means_and_not_the_sd_of_a_seed(theirs, said):
+    """sd of 56 points over 16 seeds each: 2 errors are 2 * 0.56 * sqrt(2 / 16) = 0.396; the gaps are 0.39, 0.41."""
+    ours, other = (numbers(mean, sd=0.56, n=16) for mean in (0.4, theirs))
+    assert reference.judge(ours, other, [], (-0.5, -0.3))[0] == said
+
+
+def test_means_that_print_alike_are_equal():
+    """A paired interval without width tells floats of two machines apart: 90.00 and 90.04 pass, 90.06 does not."""
+    assert reference.judge(numbers(0.9), numbers(0.9004), [], (-0.0004, -0.0004)) == ("reproduced", "equal means")
+    assert reference.judge(numbers(0.9), numbers(0.9006), [], (-0.0006, -0.0006))[0] == "not reproduced"
+
+
+def test_a_metric_that_our_runs_lost_fails_unless_a_setting_explains_it():
+    assert reference.judge(None, numbers(0.9), []) == ("not reproduced", "our runs lack it")
+    assert reference.judge(None, numbers(0.9), ["image_size"]) == ("not comparable", "differs in image_size")
+
+
+def test_a_lost_metric_fails_the_check_and_one_that_only_we_have_does_not(tmp_path):
+    """Both runs have the same identity."""
+    facts = {"metrics": {"image_ap": 1.0}, "threshold": {}, "pixel": {}, "notes": []}
+    without = {"per_category": {"bottle": facts | {"counts": {"normal": 1, "anomalous": 1}}}}
+    (row,) = reference.compare(runs_of(tmp_path / "a", [without]), runs_of(tmp_path / "b", [{}])).to_dict("records")
+    assert (row["metric"], row["verdict"], row["reason"]) == ("pixel_auroc", "not reproduced", "our runs lack it")
+    assert not report_of(tmp_path / "c", [without], [{}], allow_incomparable=True).ok
+    (row,) = reference.compare(runs_of(tmp_path / "d", [{}]), runs_of(tmp_path / "e", [without])).to_dict("records")
+    assert (row["verdict"], row["reason"]) == ("not comparable", "not defined in the reference")
+
+
+def test_draws_are_paired_image_by_image_whatever_the_order_of_the_files():
+    """The same scores, once in another order: the difference is 0 in every draw."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"category": "bottle", "path": [f"{i}.png" for i in range(40)], "label": [0, 1] * 20})
+    table["score"] = rng.normal(size=40) + table["label"]
+    parts = [
+        Contender("simplenet", "bottle", (SimpleNamespace(scores=scores, replicates={}),))
+        for scores in (table, table.sample(frac=1, random_state=1))
+    ]
+    for part in parts:
+        vars(part)["numbers"] = pd.DataFrame({"mean": [0.7]}, index=["image_auroc"])
+    assert reference.paired_interval(*parts, "image_auroc") == (0, 0)
+    assert reference.paired_interval(*parts, "pixel_auroc") is None
 
 
 def test_a_field_that_forbids_leaves_no_verdict_even_at_equal_numbers():
@@ -71,7 +131,14 @@ def test_numbers_intervals_and_seeds_of_both_stand_in_the_row(compared):
     assert [row[k] for k in ("measured", "low", "high", "n_seeds")] == pytest.approx([0.985, 0.975, 0.995, 1])
     theirs = [row[k] for k in ("reference", "reference_sd", "reference_low", "reference_high", "reference_n")]
     assert theirs == pytest.approx([0.98, 0.0002**0.5, 0.97, 0.99, 2])
-    assert (row["verdict"], row["differs"]) == ("reproduced", "")
+    assert (row["verdict"], row["differs"]) == ("within noise", "")  # 0.005 in every draw; 2 errors are 0.035
+
+
+def test_equal_draws_leave_no_room_that_overlapping_intervals_would(compared):
+    """98.5 +- 1 and 98 +- 1 hold each other's mean; ours lies 0.5 higher in every draw, and nobody knows the noise."""
+    (row,) = compared([{"value": 0.985}], [{"value": 0.98}]).to_dict("records")
+    assert row["verdict"] == "not reproduced"
+    assert row["reason"] == "0.005 from the reference, outside the paired 95 % interval"
 
 
 @pytest.mark.parametrize(

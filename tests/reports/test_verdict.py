@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from fake_runs import fake_runs
 
+from adlib import models
 from adlib.common.errors import UserError
 from adlib.reports import measured, published, verdict
 
@@ -255,3 +256,81 @@ def test_rescaled_copies_are_named_below_the_verdict():
     assert verdict.verdict(runs, "simplenet").attrs["notes"] == [f"mvtec_ad (bottle): {text}"]
     assert verdict.check(runs, "simplenet").text().count(text) == 1
     assert verdict.verdict(fake_runs({("bottle", "image_auroc"): [0.9]}), "simplenet").attrs["notes"] == []
+
+
+MVTEC = sorted(set(published.load("simplenet")["category"]) - set(measured.AVERAGES))
+
+
+def rival(method, paper, system, value=0.958, metric="image_auroc", config=None, **fields):
+    """The verdict on a rival's cells of one metric, by category; its runs are in its own published setting but for
+    `config`.
+    """
+    paper_config = models.get(method)[1]().to_dict()
+    cells = {(category, metric): [value] for category in MVTEC}
+    runs = fake_runs(cells, method, paper_config=paper_config, config=config, half=0.02, **fields)
+    table = verdict.verdict(runs, paper, systems=[system]).query("metric == @metric and dataset == 'mvtec_ad'")
+    return table.set_index("category")
+
+
+@pytest.mark.parametrize(
+    ("paper", "printed", "own"),
+    [("simplenet", 0.9691, "image_size 224 (288"), ("mmaerec", 0.9542, "epochs 0 (paper 600)")],
+)
+def test_a_rival_in_its_own_published_setting_is_judged_whichever_paper_quotes_it(paper, printed, own):
+    """PaDiM takes 224 pixels and no epochs; the 288 or 256 and 600 of the quoting papers' own systems are not its.
+    printed: the average of the rows, where the papers' own averages are in error.
+    """
+    table = rival("padim", paper, "PaDiM", printed)
+    assert set(table["verdict"]) <= {"reproduced", "within noise", "not reproduced"}
+    assert table.loc["average", "verdict"] == "reproduced"
+    row = table.loc["bottle"]
+    assert own not in row["differs"]
+    assert "not stated: image_size" in row["differs"]
+
+
+@pytest.mark.parametrize(
+    ("method", "paper", "system"),
+    [("ganomaly", "validflow", "GANomaly"), ("mkd", "improved_mae", "MKD"), ("draem", "simplenet", "DRAEM")],
+)
+def test_sizes_length_and_training_of_the_quoting_paper_s_system_forbid_nothing_of_a_rival(method, paper, system):
+    """ValidFlow's 768 pixels, the one model of paper 01, SimpleNet's 160 epochs; a rival may have a paper here, too."""
+    table = rival(method, paper, system)
+    assert not table["reason"].str.contains("differs").any()
+    assert not table["differs"].str.contains("paper ").any()
+
+
+def test_a_reduced_rival_names_its_own_fields():
+    """Both values are PaDiM's; the average of 15 categories is no more comparable than a single one."""
+    config = {"image_size": 128, "channels": 100}
+    row = rival("padim", "mmaerec", "PaDiM", config=config).loc["average"]
+    assert (row["verdict"], row["reason"]) == ("not comparable", "differs in channels, image_size")
+    assert "image_size 128 (paper 224)" in row["differs"]
+    assert "channels 100 (paper 550)" in row["differs"]
+
+
+def test_one_model_of_all_categories_is_no_published_rival():
+    """Paper 01 trains one model of all; the numbers that it quotes of MKD are of a model per category."""
+    row = rival("mkd", "improved_mae", "MKD", protocol={"training": "together"}).loc["bottle"]
+    assert (row["verdict"], row["reason"]) == ("not comparable", "differs in training")
+
+
+def test_what_a_paper_states_of_the_evaluation_holds_for_its_rivals(monkeypatch):
+    """No paper states a grid yet; one that did would list it beside a rival, too. The elsewhere of its own code not."""
+    row = rival("padim", "simplenet", "PaDiM", metric="pixel_auroc", protocol={"metric_size": 224}).loc["bottle"]
+    assert "metric_size 224" not in row["differs"]
+    stated = published.protocol("simplenet", "mvtec_ad")
+    stated["metric_size"] = stated["metric_size"] | {"stated": "256"}
+    monkeypatch.setattr(published, "protocol", lambda paper, dataset: stated)
+    row = rival("padim", "simplenet", "PaDiM", metric="pixel_auroc", protocol={"metric_size": 224}).loc["bottle"]
+    assert "metric_size 224 (paper 256)" in row["differs"]
+
+
+@pytest.mark.parametrize("paper", ["mmaerec", "simplenet"])
+def test_a_column_of_another_metric_is_never_judged_as_its_heading(paper):
+    """AE-SSIM's "image AUROC" is its pixel AUROC: an equal image AUROC of ours says nothing; the report's P is PRO."""
+    row = rival("ae_ssim", paper, "AE-SSIM", value=0.93).loc["bottle"]
+    assert row["published"] == 0.93
+    assert (row["verdict"], row["reason"]) == ("not comparable", "the printed column is pixel AUROC")
+    if paper == "simplenet":
+        row = rival("ae_ssim", paper, "AE-SSIM", metric="pixel_auroc").loc["bottle"]
+        assert row["reason"] == "the printed column is AUPRO"
