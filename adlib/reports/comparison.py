@@ -313,8 +313,3 @@ def settings(contenders: list[Contender]) -> pd.DataFrame:
         seeds = ", ".join(str(run.record["seed"]) for run in one.runs)
         rows.append({"system": one.name, "seeds": seeds, "changes": ", ".join(said) or "none"})
     return pd.DataFrame(rows)
-
-
-def with_maps(contenders: list[Contender]) -> bool:
-    """Whether any run of theirs has maps, which copies of runs are without."""
-    return any(run.maps is not None for one in contenders for run in one.runs)
