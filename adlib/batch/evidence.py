@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from adlib import data, figures, models, runs
-from adlib.batch import compared, pages
+from adlib.batch import compared, kept_maps, pages
 from adlib.batch.file import expand
 from adlib.batch.item import Item
 from adlib.common import paths
@@ -25,8 +25,9 @@ from adlib.data.inspection.verify import verify
 from adlib.figures.front import found_and_missed
 from adlib.reports import ablation, published, systems, tables
 from adlib.runs import proof
+from adlib.runs.run import SHOWN
 
-KEPT = ("scores.csv", "history.csv", "replicates.npz")  # all but the weights and the maps
+KEPT = ("scores.csv", "history.csv", "replicates.npz", SHOWN)  # not the weights, not all maps
 BATCHES = (PROJECT / "batch" / "reference.yml", PROJECT / "batch" / "reference_ablation.yml")
 LARGEST = 2_000_000  # bytes of one committed file
 GRIDS = ("grid", "investigation")  # parameters of an ablation notebook that name variants
@@ -49,13 +50,13 @@ def collect(batches: Iterable[str | Path] = BATCHES, reference: Path | None = No
     finished = [runs.load(path) for item in work for path in item.runs]
     behind = {item.name: runs_behind(item) for item in reports}
     if work:
-        _copy_runs(finished, reference / "runs")
+        _copy_runs(finished, reference / "runs", kept_maps.rows_kept(finished))
         data_reports(reference / "data")
         _picture(finished, reference / "readme")
     known = {run.path for run in finished}
     variants = {run.path: run for several in behind.values() for run in several if run.path not in known}
     if variants:
-        _copy_runs(list(variants.values()), reference / "ablations")
+        _copy_runs(list(variants.values()), reference / "ablations", {})
     _copy_sheets(reports, reference / "notebooks")
     _copy_comparison(paths.results_root() / "comparison" / "reference", reference / "comparison")
     summarise(reference)
@@ -115,7 +116,8 @@ def _copy_sheets(items: list[Item], folder: Path) -> None:
         _copy(item.sheet, folder / item.sheet.name)
 
 
-def _copy_runs(finished: list[runs.Run], folder: Path) -> None:
+def _copy_runs(finished: list[runs.Run], folder: Path, kept: dict[Path, list[int]]) -> None:
+    """kept: rows of `kept_maps`; the maps that a restored copy has stay with it."""
     stale = [run.path for run in finished if run.stale]
     if stale:
         raise UserError(
@@ -128,6 +130,8 @@ def _copy_runs(finished: list[runs.Run], folder: Path) -> None:
         for name in KEPT:
             if (run.path / name).is_file():
                 _copy(run.path / name, target / name)
+        if run.path in kept:
+            kept_maps.write(run, kept[run.path], target)
         proof.write(target, proof.read(run.path))  # lists the files that were copied
 
 

@@ -65,6 +65,17 @@ def choose(scores: pd.DataFrame, per_label: int = 4) -> list[int]:
     return chosen
 
 
+def small_maps(run, rows: Sequence[int]) -> np.ndarray | None:
+    """Small maps float16 [len(rows),64,64] of rows of `run.scores`: of the run, else those that its copy keeps.
+
+    None unless all of them are there.
+    """
+    if run.maps is not None:
+        return run.maps[list(rows)]
+    kept = run.shown_maps
+    return np.stack([kept[row] for row in rows]) if rows and set(rows) <= set(kept) else None
+
+
 def anomaly_maps(run, rows: Sequence[int] | None = None, per_label: int = 4, category: str | None = None) -> Figure:
     """image | mask | map | overlay of some test images of one category: normal ones left, anomalous ones right.
 
@@ -166,10 +177,10 @@ def _material(run, category: str, rows: Sequence[int]) -> dict[int, tuple]:
         raise UserError(f"picture {lost[0]} of run {run.path} is not in {root}; the data changed since the run")
     chosen = table.iloc[[places[p] for p in wanted]]
     masks, info = images.masks(chosen, shape, config.mask_rule)
-    out = {}
+    out, maps = {}, small_maps(run, rows)
     for k, row in enumerate(rows):
         decoded = images.decode(chosen.path.iloc[k])
-        size, stored = decoded.shape[:2], run.maps[row].astype(np.float32)
+        size, stored = decoded.shape[:2], maps[k].astype(np.float32)
         inside = shape.inside(*size)
         picture = images.resize(decoded, shape).transpose(1, 2, 0)[inside]
         small = Image.fromarray(np.ascontiguousarray(stored[shape.at(len(stored)).inside(*size)]))

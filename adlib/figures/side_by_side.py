@@ -7,29 +7,30 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from adlib.common.errors import UserError
-from adlib.figures.maps import _material, _show, choose, scale
+from adlib.figures.maps import _material, _show, choose, scale, small_maps
 from adlib.figures.style import OTHERS, canvas, caption
 
 CELL = 0.92  # inches
+PER_LABEL = 3  # images; committed copies keep the maps of as many
 PANELS = (("network", 1), ("end_to_end", 16))  # of speed: what is timed, images at once
 
 
-def heat_maps(contenders, per_label: int = 3, paths: Sequence[str] | None = None) -> Figure:
+def heat_maps(contenders, per_label: int = PER_LABEL, paths: Sequence[str] | None = None) -> Figure:
     """The same test images in every system: a row each for image, mask and system, a column per image.
 
-    contenders: of one category, see adlib.reports.comparison; drawn is the first seed of each that has maps. paths: of
-    the images, as in `Run.scores`; default: `per_label` normal, then as many anomalous ones, by kind. Colours mean the
-    same in every row: darkest is the median of that system's maps of normal images, the middle its threshold.
-    Raises UserError where no run has maps.
+    contenders: of one category, see adlib.reports.comparison; drawn is the first seed of each that has the maps of all
+    these images: a whole run has every map, a copy a few. Other systems are named as gaps. paths: of the images, as in
+    `Run.scores`; default: `per_label` normal, then as many anomalous ones, by kind. Colours mean the same in every row:
+    darkest is the median of that system's maps of normal images, the middle its threshold. Raises UserError where no
+    run has these maps.
     """
-    with_maps = [(one, next((run for run in one.runs if run.maps is not None), None)) for one in contenders]
-    drawn = [(one, run) for one, run in with_maps if run is not None]
-    if not drawn:
-        raise UserError("no run here has maps.npz: copies without maps cannot be drawn; run the batch again")
-    gaps = [one.name for one, run in with_maps if run is None]
-    first, run = drawn[0]
-    own = run.scores[run.scores.category == first.category]
+    own = _tests(contenders[0], contenders[0].runs[0])
     paths = [own.path[row] for row in choose(own, per_label)] if paths is None else list(paths)
+    found = [(one, _with_maps(one, paths)) for one in contenders]
+    drawn = [(one, run) for one, run in found if run is not None]
+    if not drawn:
+        raise UserError("no run here has the maps of these images: copies keep a few or none; run the batch again")
+    gaps = [one.name for one, run in found if run is None]
     defects = [own.defect[own.path == path].iloc[0] for path in paths]
     with canvas(CELL * len(paths) + 1.5, CELL * (len(drawn) + 2) + 0.9) as fig:
         axes = fig.subplots(len(drawn) + 2, len(paths), squeeze=False)
@@ -49,10 +50,23 @@ def heat_maps(contenders, per_label: int = 3, paths: Sequence[str] | None = None
     return fig
 
 
+def _tests(one, run) -> pd.DataFrame:
+    return run.scores[run.scores.category == one.category]
+
+
+def _rows(one, run, paths: list[str]) -> list[int]:
+    own = _tests(one, run)
+    return [own.index[own.path == path][0] for path in paths]
+
+
+def _with_maps(one, paths: list[str]):
+    """The contender's first run that has the maps of all these images, or None."""
+    return next((run for run in one.runs if small_maps(run, _rows(one, run, paths)) is not None), None)
+
+
 def _row(axes, place: int, one, run, paths: list[str], with_picture: bool) -> None:
     """One system's maps into a row of axes; of the first also images and masks into the two rows on top."""
-    own = run.scores[run.scores.category == one.category]
-    rows = [own.index[own.path == path][0] for path in paths]
+    rows = _rows(one, run, paths)
     norm, material = scale(run, one.category), _material(run, one.category, rows)
     for k, row in enumerate(rows):
         picture, mask, amap = material[row]

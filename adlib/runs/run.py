@@ -24,6 +24,7 @@ from adlib.training import load_learnt
 
 SCORES = ["category", "path", "label", "defect", "score", "decision"]
 GREY = "mean_grey"
+SHOWN = "maps_shown.npz"  # of copies without maps.npz
 LARGEST = 8_000_000_000  # bytes of the arrays of one file, unpacked: maps of a million pictures
 
 
@@ -41,6 +42,11 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"its arrays have {unpacked / 1e9:.0f} GB")
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def _shown(path: Path) -> dict[int, np.ndarray]:
+    arrays = _arrays(path)
+    return dict(zip(arrays["rows"].tolist(), arrays["maps"], strict=True))
 
 
 class Run:
@@ -79,6 +85,11 @@ class Run:
         """Small anomaly maps float16 [N,64,64] in the order of `scores`; None where the system has none."""
         there = "maps.npz" in self.record["files"]
         return self._read("maps.npz", lambda path: _arrays(path)["maps"]) if there else None
+
+    @functools.cached_property
+    def shown_maps(self) -> dict[int, np.ndarray]:
+        """{row of `scores`: small map float16 [64,64]} of the few images whose maps a committed copy keeps, rounded."""
+        return self._read(SHOWN, _shown) if SHOWN in self.record["files"] else {}
 
     @functools.cached_property
     def replicates(self) -> dict[str, np.ndarray]:

@@ -7,13 +7,17 @@ import made
 import pandas as pd
 import pytest
 import yaml
+from compared_runs import FAIR, GOOD, run_of
 
 import adlib
-from adlib import runs
-from adlib.batch import evidence, pages
+from adlib import figures, runs
+from adlib.batch import evidence, kept_maps, pages
 from adlib.batch.evidence import data_reports
 from adlib.common.errors import UserError
-from adlib.runs import fingerprint
+from adlib.figures.maps import choose
+from adlib.inference import colour_limits
+from adlib.reports import comparison
+from adlib.runs import fingerprint, proof
 
 
 def page(*names: str) -> str:
@@ -63,6 +67,56 @@ def test_copies_give_the_same_numbers_as_the_runs(finished):
     assert not list(reference.rglob("*.safetensors"))
     assert [path.name for path in (reference / "notebooks").iterdir()] == ["report.ipynb"]
     assert (reference / "tables" / "summary.csv").is_file()
+
+
+def contenders_of(run):
+    return [comparison.Contender("simplenet", "stripes", (run,))]
+
+
+def drawn_of(run):
+    """What `heat_maps` shows of one run: arrays with their colour limits."""
+    fig = figures.heat_maps(contenders_of(run))
+    return [(ax.images[0].get_array(), ax.images[0].get_clim()) for ax in fig.axes if ax.images]
+
+
+def test_a_copy_draws_what_its_run_draws_and_so_does_a_copy_of_it(finished, monkeypatch):
+    """To one of 256 colours. The first seed's copy has the maps; put back for the run, it is copied with them."""
+    monkeypatch.setattr(comparison, "places", lambda runs: {"folder": ["stripes"]})  # one system is enough here
+    reference = evidence.collect([finished / "batch.yml"], finished / "reference")
+    results = finished / "results" / "runs"
+    run, copies = runs.find(results).runs[0], runs.find(reference / "runs").runs
+    least = run.scores.index[run.scores.path.isin(comparison.found_by(contenders_of(run)).path[:4])]
+    assert set(copies[0].shown_maps) == {*choose(run.scores, 3), *least}
+    low, high = colour_limits(run.threshold())
+    for row, kept in copies[0].shown_maps.items():
+        assert kept == pytest.approx(run.maps[row], abs=(high - low) / 255)
+    assert copies[0].maps is None
+    assert copies[1].shown_maps == {}
+    before, file = drawn_of(run), copies[0].path / "maps_shown.npz"
+    content = file.read_bytes()
+    assert len(content) < 50_000
+    shutil.rmtree(results)
+    shutil.copytree(reference / "runs", results)
+    evidence.collect([finished / "batch.yml"], reference)
+    proof.check(file.parent)
+    assert file.read_bytes() == content
+    for (array, limits), (other, same) in zip(before, drawn_of(runs.load(file.parent)), strict=True):
+        assert other == pytest.approx(array, abs=(high - low) / 255)
+        assert limits == same
+
+
+def test_maps_are_kept_of_compared_systems_from_the_first_seed_that_has_any():
+    """Two systems on a category are a comparison, one is none; a seed without maps gives way to the next."""
+
+    def of(method, seed, **files):
+        run = run_of(method, FAIR if method == "spade" else GOOD, seed, files=files)
+        run.path = f"{method} {seed}"
+        return run
+
+    whole = {"maps.npz": {}}
+    alone = [of("padim", 0), of("padim", 1, **whole), of("padim", 2, **whole)]
+    assert kept_maps.rows_kept(alone) == {}
+    assert set(kept_maps.rows_kept([*alone, of("spade", 0, **whole)])) == {"padim 1", "spade 0"}
 
 
 def test_the_comparison_s_files_replace_older_ones_but_for_its_maps(finished):
