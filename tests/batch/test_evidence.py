@@ -74,9 +74,9 @@ def contenders_of(run):
 
 
 def drawn_of(run):
-    """What `heat_maps` shows of one run: arrays with their colour limits."""
-    fig = figures.heat_maps(contenders_of(run))
-    return [(ax.images[0].get_array(), ax.images[0].get_clim()) for ax in fig.axes if ax.images]
+    """The maps that `heat_maps` shows of one run, below six pictures and masks: arrays with their colour limits."""
+    shown = [ax.images[0] for ax in figures.heat_maps(contenders_of(run)).axes[12:]]
+    return [(image.get_array(), image.get_clim()) for image in shown]
 
 
 def test_a_copy_draws_what_its_run_draws_and_so_does_a_copy_of_it(finished, monkeypatch):
