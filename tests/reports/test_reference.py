@@ -89,7 +89,7 @@ def test_a_metric_that_our_runs_lost_fails_unless_a_setting_explains_it():
 
 def test_a_lost_metric_fails_the_check_and_one_that_only_we_have_does_not(tmp_path):
     """Both runs have the same identity."""
-    facts = {"metrics": {"image_ap": 1.0}, "threshold": {}, "pixel": {}, "notes": []}
+    facts = {"metrics": {"image_ap": 1.0}, "threshold": {"tau": 0.5}, "pixel": {}, "notes": []}
     without = {"per_category": {"bottle": facts | {"counts": {"normal": 1, "anomalous": 1}}}}
     (row,) = reference.compare(runs_of(tmp_path / "a", [without]), runs_of(tmp_path / "b", [{}])).to_dict("records")
     assert (row["metric"], row["verdict"], row["reason"]) == ("pixel_auroc", "not reproduced", "our runs lack it")
