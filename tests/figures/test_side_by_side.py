@@ -7,7 +7,6 @@ import pytest
 
 from adlib import figures
 from adlib.common.errors import UserError
-from adlib.reports import cost
 
 
 def speeds(**auroc):
@@ -39,35 +38,3 @@ def test_copies_without_maps_cannot_be_drawn():
     one = SimpleNamespace(name="A", category="c", runs=(SimpleNamespace(maps=None),))
     with pytest.raises(UserError, match="copies without maps"):
         figures.heat_maps([one])
-
-
-def test_a_system_without_weights_is_built_anew_only_if_their_size_does_not_matter():
-    """A U-Net learns by steps; 1-NN's gallery is as long as the training set, and without it there is no speed."""
-    record = {"files": {}, "config": {"image_size": 32, "width": 4}}
-    unet = SimpleNamespace(method="unet_autoencoder", record=record, runs=(SimpleNamespace(record=record),))
-    assert cost.detector_of(unet).config.width == 4
-    record = {"files": {}, "config": {"backbone": "tf_efficientnet_lite0", "image_size": 128}}
-    gallery = SimpleNamespace(method="nearest_neighbour", record=record, runs=(SimpleNamespace(record=record),))
-    assert cost.detector_of(gallery) is None
-
-
-def test_multiply_adds_by_hand():
-    """A 3 x 3 convolution of 2 to 4 channels on 8 x 8 places: 9 * 2 * 4 * 64 = 4608 multiply-adds."""
-    import torch
-    from torch import nn
-
-    class Tiny(nn.Module):
-        config = SimpleNamespace(image_size=8)
-
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(2, 4, 3, padding=1, bias=False)
-
-        def embed(self, images):
-            return images[:, :2]
-
-        def score(self, embeddings):
-            return self.conv(embeddings)
-
-    assert cost.gmac(Tiny()) == pytest.approx(9 * 2 * 4 * 64 / 1e9)
-    assert torch.is_grad_enabled()
