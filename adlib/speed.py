@@ -44,8 +44,8 @@ def speed(
     """Rows "network" (tensor on the device -> score and map) and "end_to_end" (file -> score and map in host memory).
 
     files: real pictures, for end_to_end and for how many inputs a picture has (tiles). Columns: what, batch, median_ms,
-    p10_ms, p90_ms (per call), fps (batch / median); attrs: device, threads, torch version, side, load average before
-    the start.
+    p10_ms, p90_ms (per call), fps (batch / median), calls (measured); attrs: device, threads, torch version, side, load
+    average before the start.
     """
     device = pick_device(device)
     detector = detector.to(device).eval()
@@ -74,7 +74,7 @@ def speed(
                 ms = measure(call, device, seconds)
                 low, median, high = np.percentile(ms, [10, 50, 90])
                 facts = {"median_ms": median, "p10_ms": low, "p90_ms": high, "fps": 1e3 * batch / median}
-                rows.append({"what": what, "batch": batch} | facts)
+                rows.append({"what": what, "batch": batch} | facts | {"calls": len(ms)})
     table = pd.DataFrame(rows)
     name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else platform.machine()
     table.attrs = {

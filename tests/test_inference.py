@@ -272,4 +272,5 @@ def test_speed_reports_both_ways_of_counting(world):
     assert (found.p10_ms <= found.median_ms).all()
     assert (found.median_ms <= found.p90_ms).all()
     assert found.attrs["threads"] >= 1
+    assert found.calls.between(5, 50).all()
     np.testing.assert_allclose(found.fps, 1e3 * found.batch / found.median_ms)

@@ -1,6 +1,6 @@
 """Several systems in one picture: their maps of the same images on one scale, and speed against accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -78,11 +78,12 @@ def _row(axes, place: int, one, run, paths: list[str], with_picture: bool) -> No
                 _show(axes[1][k], mask, cmap="gray", vmin=0, vmax=1)
 
 
-def speed_and_auroc(table: pd.DataFrame, note: str = "") -> Figure:
+def speed_and_auroc(table: pd.DataFrame, note: str = "", untimed: Collection[str] = ()) -> Figure:
     """Images per second (log) against image AUROC, a numbered point per system: network alone, and from file to map.
 
     table: what `adlib.reports.cost.speeds` gives (system, what, batch, fps, image_auroc, low, high; 0..1). Numbers run
-    from the highest AUROC downwards; their names are on the right.
+    from the highest AUROC downwards; their names are on the right. untimed: names of the systems that have no point,
+    which the caption then names.
     """
     best = table.drop_duplicates("system").sort_values("image_auroc", ascending=False, kind="stable")
     number = {name: k for k, name in enumerate(best.system, 1)}
@@ -99,6 +100,7 @@ def speed_and_auroc(table: pd.DataFrame, note: str = "") -> Figure:
         one = table[(table.what == PANELS[0][0]) & (table.batch == PANELS[0][1])]
         told = "; ".join(f"{r.system} {r.fps:.3g}/s, {100 * r.image_auroc:.1f} %" for r in one.itertuples())
         text = f"{note} Line: 95 % interval over test images. Numbers: systems by image AUROC."
+        text += f" Not timed: {', '.join(untimed)}." if untimed else ""
         caption(fig, text.strip(), f"Images per second and image AUROC. {told}.")
     return fig
 

@@ -9,7 +9,6 @@ import pytest
 from adlib import figures, runs
 from adlib.common.errors import UserError
 from adlib.figures.maps import choose
-from adlib.reports import cost
 
 
 def speeds(**auroc):
@@ -63,35 +62,3 @@ def test_a_copy_is_drawn_like_its_run_and_is_a_named_gap_where_it_lacks_a_map(sm
     third = next(path for row, path in run.scores.path.items() if row not in kept)
     fig = figures.heat_maps(both, paths=[run.scores.path[kept[0]], third])
     assert fig.texts[0].get_text().endswith("Without a map here: copied.")
-
-
-def test_a_system_without_weights_is_built_anew_only_if_their_size_does_not_matter():
-    """A U-Net learns by steps; 1-NN's gallery is as long as the training set, and without it there is no speed."""
-    record = {"files": {}, "config": {"image_size": 32, "width": 4}}
-    unet = SimpleNamespace(method="unet_autoencoder", record=record, runs=(SimpleNamespace(record=record),))
-    assert cost.detector_of(unet).config.width == 4
-    record = {"files": {}, "config": {"backbone": "tf_efficientnet_lite0", "image_size": 128}}
-    gallery = SimpleNamespace(method="nearest_neighbour", record=record, runs=(SimpleNamespace(record=record),))
-    assert cost.detector_of(gallery) is None
-
-
-def test_multiply_adds_by_hand():
-    """A 3 x 3 convolution of 2 to 4 channels on 8 x 8 places: 9 * 2 * 4 * 64 = 4608 multiply-adds."""
-    import torch
-    from torch import nn
-
-    class Tiny(nn.Module):
-        config = SimpleNamespace(image_size=8)
-
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(2, 4, 3, padding=1, bias=False)
-
-        def embed(self, images):
-            return images[:, :2]
-
-        def score(self, embeddings):
-            return self.conv(embeddings)
-
-    assert cost.gmac(Tiny()) == pytest.approx(9 * 2 * 4 * 64 / 1e9)
-    assert torch.is_grad_enabled()
