@@ -57,7 +57,9 @@ def test_equal_numbers_are_judged_by_the_largest(check):
     row = check.equal("DRAEM", "logits", torch.tensor([1.0, 10.0]), torch.tensor([1.0, 10.01]), 1e-2)
     assert row["difference"] == pytest.approx(0.01, rel=1e-3)
     assert row["verdict"].startswith("equal to")
-    assert check.equal("DRAEM", "logits", torch.tensor([1.0]), torch.tensor([1.1]), 1e-2)["verdict"].startswith("not")
+    apart = "DRAEM", "logits", torch.tensor([1.0]), torch.tensor([1.1]), 1e-2
+    assert check.equal(*apart)["verdict"].startswith(check.FAILS)  # which makes the exit status 1
+    assert check.equal(*apart, "another border")["verdict"] == "differs: another border"
 
 
 def test_an_auroc_is_judged_by_the_interval_of_ours(check):
