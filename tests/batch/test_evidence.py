@@ -4,6 +4,7 @@ import json
 import shutil
 
 import made
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -101,7 +102,7 @@ def test_a_copy_draws_what_its_run_draws_and_so_does_a_copy_of_it(finished, monk
     proof.check(file.parent)
     assert file.read_bytes() == content
     for (array, limits), (other, same) in zip(before, drawn_of(runs.load(file.parent)), strict=True):
-        assert other == pytest.approx(array, abs=(high - low) / 255)
+        np.testing.assert_allclose(other, array, atol=(high - low) / 255)
         assert limits == same
 
 
