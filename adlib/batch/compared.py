@@ -116,6 +116,6 @@ def figure(parts: dict[str, list[comparison.Contender]], ground: dict[str, pd.Se
     if DRAWN not in parts:
         return None
     seen = comparison.table(parts[DRAWN], (METRIC,))
-    images, sides = len(parts[DRAWN][0].runs[0].scores), {one.side for one in parts[DRAWN]}
+    images, sides = parts[DRAWN][0].numbers.loc[METRIC, "n_images"], {one.side for one in parts[DRAWN]}
     note = f"{DRAWN}: magnetic tiles with real defects, {images} test images; {_span(sides)} px, reduced settings."
     return figures.intervals(seen, ground[DRAWN].to_dict(), note=note)

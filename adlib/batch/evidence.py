@@ -25,9 +25,9 @@ from adlib.data.inspection.verify import verify
 from adlib.figures.front import found_and_missed
 from adlib.reports import ablation, published, systems, tables
 from adlib.runs import proof
-from adlib.runs.run import SHOWN
+from adlib.runs.run import MAPS_SHOWN
 
-KEPT = ("scores.csv", "history.csv", "replicates.npz", SHOWN)  # not the weights, not all maps
+KEPT = ("scores.csv", "history.csv", "replicates.npz", MAPS_SHOWN)  # not the weights, not all maps
 BATCHES = (PROJECT / "batch" / "reference.yml", PROJECT / "batch" / "reference_ablation.yml")
 LARGEST = 2_000_000  # bytes of one committed file
 GRIDS = ("grid", "investigation")  # parameters of an ablation notebook that name variants

@@ -11,7 +11,7 @@ from adlib.figures.maps import choose, small_maps
 from adlib.figures.side_by_side import PER_LABEL
 from adlib.inference import colour_limits
 from adlib.reports import comparison
-from adlib.runs.run import SHOWN, Run, Runs
+from adlib.runs.run import MAPS_SHOWN, Run, Runs
 
 STEPS = 255  # of the colours from the first to the last
 LEAST_FOUND = 4  # images that page 06 draws of those that most systems miss
@@ -47,4 +47,5 @@ def write(run: Run, rows: list[int], folder: Path) -> None:
         low, high = colour_limits(run.record["per_category"][category]["threshold"])
         step = (high - low) / STEPS
         amap[:] = low + step * np.round((amap - low) / step)
-    np.savez_compressed(folder / SHOWN, rows=np.array(rows, np.int32), maps=maps.clip(-65504, 65504).astype(np.float16))
+    maps = maps.clip(-65504, 65504).astype(np.float16)
+    np.savez_compressed(folder / MAPS_SHOWN, rows=np.array(rows, np.int32), maps=maps)

@@ -24,7 +24,7 @@ from adlib.training import load_learnt
 
 SCORES = ["category", "path", "label", "defect", "score", "decision"]
 GREY = "mean_grey"
-SHOWN = "maps_shown.npz"  # of copies without maps.npz
+MAPS_SHOWN = "maps_shown.npz"  # of copies without maps.npz
 LARGEST = 8_000_000_000  # bytes of the arrays of one file, unpacked: maps of a million pictures
 
 
@@ -89,7 +89,7 @@ class Run:
     @functools.cached_property
     def shown_maps(self) -> dict[int, np.ndarray]:
         """{row of `scores`: small map float16 [64,64]} of the few images whose maps a committed copy keeps, rounded."""
-        return self._read(SHOWN, _shown) if SHOWN in self.record["files"] else {}
+        return self._read(MAPS_SHOWN, _shown) if MAPS_SHOWN in self.record["files"] else {}
 
     @functools.cached_property
     def replicates(self) -> dict[str, np.ndarray]:

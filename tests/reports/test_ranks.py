@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from compared_runs import FAIR, GOOD, run_of
 
+from adlib import models
+from adlib.embeddings import Embeddings
 from adlib.reports import comparison, ranks
 
 
@@ -47,3 +50,20 @@ def test_an_average_keeps_the_pairs_of_systems_and_unties_categories():
     a, b = (ranks.averaged({"x": draws + lead, "y": draws + lead}) for lead in (0.1, 0.0))
     assert np.allclose(a - b, 0.1)
     assert a.std() < 0.8 * draws.std()  # 1 / sqrt(2) for independent categories, 1 for tied ones
+
+
+@pytest.mark.parametrize("method", ranks.DETERMINISTIC)
+def test_what_is_called_deterministic_fits_alike_with_any_seed(method):
+    """Other random numbers for `fit`, the same scores."""
+    kind, config = models.get(method)
+    small = {"backbone": "tf_efficientnet_lite0", "image_size": 128, "resize_mode": "squash", "resize": None}
+    known = {field: value for field, value in small.items() if hasattr(config, field)}
+    images, scores = torch.rand(6, 3, 128, 128, generator=torch.Generator().manual_seed(0)), []
+    for seed in (1, 2):
+        net = kind(config.from_dict(known | ({"channels": 20} if method == "padim" else {}))).eval()
+        with torch.no_grad():
+            made = net.embed(images)
+            parts = [made] if isinstance(made, torch.Tensor) else list(made)
+            net.fit(Embeddings([parts], single=isinstance(made, torch.Tensor)), torch.Generator().manual_seed(seed))
+            scores.append(net.score(made).image)
+    assert torch.equal(*scores)
